@@ -1,0 +1,42 @@
+//! Generates the protocol's messages, clients and service traits from `proto/`.
+//!
+//! Messages use protobuf's lite runtime: the descriptors and reflection tables of 114 messages would be dead weight
+//! in the guest. The test that compares the protocol with the table of facts reads `proto/` itself.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// The files of `proto/`, by stem, and whether they define a service.
+const FILES: [(&str, bool); 5] =
+    [("agent", true), ("csi", false), ("health", true), ("oci", false), ("types", false)];
+
+fn main() -> std::io::Result<()> {
+    println!("cargo:rerun-if-changed=proto");
+    let out = std::env::var("OUT_DIR").map_err(std::io::Error::other)?;
+    let out = Path::new(&out);
+
+    ttrpc_codegen::Codegen::new()
+        .out_dir(out)
+        .include("proto")
+        .inputs(FILES.map(|(stem, _)| format!("proto/{stem}.proto")))
+        .rust_protobuf()
+        .rust_protobuf_customize(
+            ttrpc_codegen::ProtobufCustomize::default().lite_runtime(true).gen_mod_rs(false),
+        )
+        .customize(ttrpc_codegen::Customize { async_all: true, ..Default::default() })
+        .run()?;
+
+    let mut modules = String::new();
+    for (stem, service) in FILES {
+        declare(&mut modules, out, stem);
+        if service {
+            declare(&mut modules, out, &format!("{stem}_ttrpc"));
+        }
+    }
+    std::fs::write(out.join("modules.rs"), modules)
+}
+
+fn declare(modules: &mut String, out: &Path, module: &str) {
+    let file = out.join(module).with_extension("rs");
+    writeln!(modules, "#[path = {file:?}]\npub mod {module};").expect("writing to a string");
+}

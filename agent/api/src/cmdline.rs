@@ -1,0 +1,10 @@
+//! Keys the guest reads from its kernel command line. The agent's `config` module says what each one means.
+
+/// Log level: `trace`, `debug`, `info`, `warn`, `error` or `critical`.
+pub const LOG: &str = "agent.log";
+/// Port of the log stream; 0 or absent: logs go to the console.
+pub const LOG_VPORT: &str = "agent.log_vport";
+/// Size of a workload's stdout and stderr pipes, in bytes; 0: the kernel's default.
+pub const CONTAINER_PIPE_SIZE: &str = "agent.container_pipe_size";
+/// Where the agent listens: `vsock://-1:1024` for a VM, `unix://PATH` for a test or a remote peer.
+pub const SERVER_ADDR: &str = "agent.server_addr";
