@@ -1,1 +1,236 @@
-//! To be written.
+//! The one table of guest architectures: how each is called by Rust, by the kernel, by Debian and by QEMU, and which
+//! devices its machine has.
+//!
+//! Plain data. Nothing else in this workspace matches on the name of an architecture: code that needs to know more
+//! about one gets a new column here.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A processor architecture that a guest can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Arch {
+    /// 64-bit x86.
+    X86_64,
+    /// 64-bit Arm, little endian.
+    Aarch64,
+    /// IBM Z, 64 bit.
+    S390x,
+    /// POWER8 and later, little endian.
+    Powerpc64le,
+    /// RISC-V rv64gc.
+    Riscv64,
+}
+
+/// What one architecture is called, and where its things are.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Our name, which is also the kernel's `uname -m` (but for powerpc64le, which says `ppc64le`).
+    pub name: &'static str,
+    /// Rust's target for a static binary.
+    pub rust_triple: &'static str,
+    /// `ARCH=` of the kernel's makefiles.
+    pub kernel_arch: &'static str,
+    /// The image QEMU boots, below the kernel's build tree.
+    pub kernel_image: &'static str,
+    /// The same kernel in its smallest bootable form; where there is one form only, `kernel_image` again.
+    pub compressed_image: &'static str,
+    /// Debian's name.
+    pub debian: &'static str,
+    /// The QEMU that emulates it.
+    pub qemu_binary: &'static str,
+    /// That QEMU's `-machine`.
+    pub machine: &'static str,
+    /// The console's name in the guest, without `/dev/`.
+    pub console: &'static str,
+    /// What a cross compiler's programs begin with (`CROSS_COMPILE=`).
+    pub cross_compile: &'static str,
+    /// The end of a virtio device's name in QEMU: `virtio-serial-pci`, `virtio-serial-ccw`.
+    pub virtio_bus: &'static str,
+}
+
+impl Arch {
+    /// Every architecture, in the order of the table.
+    pub const ALL: [Arch; 5] = [Arch::X86_64, Arch::Aarch64, Arch::S390x, Arch::Powerpc64le, Arch::Riscv64];
+
+    /// The architecture this program was compiled for. On any other machine this crate does not compile.
+    pub const fn host() -> Arch {
+        const {
+            if cfg!(target_arch = "x86_64") {
+                Arch::X86_64
+            } else if cfg!(target_arch = "aarch64") {
+                Arch::Aarch64
+            } else if cfg!(target_arch = "s390x") {
+                Arch::S390x
+            } else if cfg!(all(target_arch = "powerpc64", target_endian = "little")) {
+                Arch::Powerpc64le
+            } else if cfg!(target_arch = "riscv64") {
+                Arch::Riscv64
+            } else {
+                panic!("this host's architecture is not in the table")
+            }
+        }
+    }
+
+    /// This architecture's row of the table.
+    pub const fn row(self) -> &'static Row {
+        match self {
+            Arch::X86_64 => &X86_64,
+            Arch::Aarch64 => &AARCH64,
+            Arch::S390x => &S390X,
+            Arch::Powerpc64le => &POWERPC64LE,
+            Arch::Riscv64 => &RISCV64,
+        }
+    }
+
+    /// Our name for it, as on the command line and in paths.
+    pub const fn name(self) -> &'static str {
+        self.row().name
+    }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Arch {
+    type Err = UnknownArch;
+
+    fn from_str(name: &str) -> Result<Self, UnknownArch> {
+        Arch::ALL.into_iter().find(|arch| arch.name() == name).ok_or_else(|| UnknownArch(name.to_owned()))
+    }
+}
+
+/// A name that is not in the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownArch(String);
+
+impl fmt::Display for UnknownArch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unknown architecture {:?}; known are", self.0)?;
+        Arch::ALL.iter().try_for_each(|arch| write!(f, " {arch}"))
+    }
+}
+
+impl std::error::Error for UnknownArch {}
+
+const X86_64: Row = Row {
+    name: "x86_64",
+    rust_triple: "x86_64-unknown-linux-musl",
+    kernel_arch: "x86",
+    kernel_image: "vmlinux",
+    compressed_image: "arch/x86/boot/bzImage",
+    debian: "amd64",
+    qemu_binary: "qemu-system-x86_64",
+    machine: "q35",
+    console: "hvc0",
+    cross_compile: "x86_64-linux-gnu-",
+    virtio_bus: "pci",
+};
+
+const AARCH64: Row = Row {
+    name: "aarch64",
+    rust_triple: "aarch64-unknown-linux-musl",
+    kernel_arch: "arm64",
+    kernel_image: "arch/arm64/boot/Image",
+    compressed_image: "arch/arm64/boot/Image.gz",
+    debian: "arm64",
+    qemu_binary: "qemu-system-aarch64",
+    machine: "virt",
+    console: "hvc0",
+    cross_compile: "aarch64-linux-gnu-",
+    virtio_bus: "pci",
+};
+
+const S390X: Row = Row {
+    name: "s390x",
+    rust_triple: "s390x-unknown-linux-musl",
+    kernel_arch: "s390",
+    kernel_image: "arch/s390/boot/bzImage",
+    compressed_image: "arch/s390/boot/bzImage",
+    debian: "s390x",
+    qemu_binary: "qemu-system-s390x",
+    machine: "s390-ccw-virtio",
+    console: "hvc0",
+    cross_compile: "s390x-linux-gnu-",
+    virtio_bus: "ccw",
+};
+
+const POWERPC64LE: Row = Row {
+    name: "powerpc64le",
+    rust_triple: "powerpc64le-unknown-linux-musl",
+    kernel_arch: "powerpc",
+    kernel_image: "vmlinux",
+    compressed_image: "arch/powerpc/boot/zImage.pseries",
+    debian: "ppc64el",
+    qemu_binary: "qemu-system-ppc64",
+    machine: "pseries",
+    console: "hvc0",
+    cross_compile: "powerpc64le-linux-gnu-",
+    virtio_bus: "pci",
+};
+
+const RISCV64: Row = Row {
+    name: "riscv64",
+    rust_triple: "riscv64gc-unknown-linux-musl",
+    kernel_arch: "riscv",
+    kernel_image: "arch/riscv/boot/Image",
+    compressed_image: "arch/riscv/boot/Image.gz",
+    debian: "riscv64",
+    qemu_binary: "qemu-system-riscv64",
+    machine: "virt",
+    console: "hvc0",
+    cross_compile: "riscv64-linux-gnu-",
+    virtio_bus: "pci",
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_parses_back_to_its_row() {
+        for arch in Arch::ALL {
+            assert_eq!(arch.to_string().parse(), Ok(arch));
+        }
+    }
+
+    #[test]
+    fn another_systems_name_is_refused_with_the_list() {
+        let error = "amd64".parse::<Arch>().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "unknown architecture \"amd64\"; known are x86_64 aarch64 s390x powerpc64le riscv64"
+        );
+    }
+
+    #[test]
+    fn names_that_must_tell_architectures_apart_do() {
+        let columns: [fn(&Row) -> &str; 6] = [
+            |row| row.name,
+            |row| row.rust_triple,
+            |row| row.kernel_arch,
+            |row| row.debian,
+            |row| row.qemu_binary,
+            |row| row.cross_compile,
+        ];
+        for column in columns {
+            let mut names: Vec<_> = Arch::ALL.iter().map(|arch| column(arch.row())).collect();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), Arch::ALL.len(), "{names:?}");
+        }
+    }
+
+    #[test]
+    fn every_agent_is_linked_against_musl() {
+        assert!(Arch::ALL.iter().all(|arch| arch.row().rust_triple.ends_with("-unknown-linux-musl")));
+    }
+
+    #[test]
+    fn the_host_is_the_one_rust_names() {
+        assert!(Arch::host().name().starts_with(std::env::consts::ARCH));
+    }
+}
