@@ -1,0 +1,157 @@
+//! The cache: directories named by what they were made from. An entry is whole or absent, never half written.
+
+use std::{
+    env, fs,
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    Key,
+    error::{Error, at},
+};
+
+/// A directory of finished results, shared by all clones of this user.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// The user's cache: `$XDG_CACHE_HOME/husk`, else `$HOME/.cache/husk`.
+    pub fn open() -> Result<Self, Error> {
+        let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+        Self::at(&base.ok_or(Error::NoCacheHome)?.join("husk"))
+    }
+
+    /// A cache in a directory of the caller's choice, which is made if it is missing.
+    pub fn at(root: &Path) -> Result<Self, Error> {
+        fs::create_dir_all(root).map_err(at("create", root))?;
+        Ok(Cache { root: root.canonicalize().map_err(at("resolve", root))? })
+    }
+
+    /// Where an entry is, or will be.
+    #[must_use]
+    pub fn path(&self, kind: &str, key: &Key) -> PathBuf {
+        self.root.join(kind).join(key.hex())
+    }
+
+    /// The directory for `key`, made by `builder` if it is not there yet.
+    ///
+    /// `builder` gets an empty directory beside the final one; on success that is renamed into place, on failure it is
+    /// removed. A second builder of the same key, thread or process, waits for the first and finds its result.
+    pub fn build<E: From<Error>>(
+        &self,
+        kind: &str,
+        key: &Key,
+        builder: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<PathBuf, E> {
+        let entry = self.path(kind, key);
+        if entry.is_dir() {
+            return Ok(entry);
+        }
+        let shelf = self.root.join(kind);
+        fs::create_dir_all(&shelf).map_err(at("create", &shelf))?;
+        let lock_path = shelf.join(format!(".{}.lock", key.hex()));
+        let lock = File::create(&lock_path).map_err(at("create", &lock_path))?;
+        lock.lock().map_err(at("lock", &lock_path))?; // released when `lock` is dropped
+        if entry.is_dir() {
+            return Ok(entry);
+        }
+        self.sweep(&shelf, key);
+        let half = tempfile::Builder::new()
+            .prefix(&half_prefix(key))
+            .tempdir_in(&shelf)
+            .map_err(at("create a directory in", &shelf))?;
+        builder(half.path())?;
+        fs::rename(half.path(), &entry).map_err(at("rename into place", &entry))?;
+        let _moved_away = half.keep();
+        Ok(entry)
+    }
+
+    /// Removes what a killed builder of this key left. The caller holds the lock: nobody is at work on it.
+    fn sweep(&self, shelf: &Path, key: &Key) {
+        let prefix = half_prefix(key);
+        for left in fs::read_dir(shelf).into_iter().flatten().flatten() {
+            if left.file_name().to_string_lossy().starts_with(&prefix) {
+                let _best_effort = fs::remove_dir_all(left.path());
+            }
+        }
+    }
+}
+
+fn half_prefix(key: &Key) -> String {
+    format!(".{}.half-", key.hex())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        thread,
+        time::Duration,
+    };
+
+    use super::*;
+
+    fn directories(cache: &Cache, kind: &str) -> usize {
+        let shelf = fs::read_dir(cache.root.join(kind)).unwrap();
+        shelf.filter(|e| e.as_ref().unwrap().file_type().unwrap().is_dir()).count()
+    }
+
+    fn failure() -> Error {
+        Error::NoCacheHome
+    }
+
+    #[test]
+    fn a_failing_builder_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        let key = Key::new("t");
+        let result = cache.build("things", &key, |into| {
+            fs::write(into.join("half"), "x").unwrap();
+            Err(failure())
+        });
+        assert!(matches!(result, Err(Error::NoCacheHome)));
+        assert_eq!(directories(&cache, "things"), 0);
+        let built = cache.build("things", &key, |into| {
+            assert_eq!(fs::read_dir(into).unwrap().count(), 0);
+            fs::write(into.join("whole"), "x").map_err(at("write", into))
+        });
+        assert!(built.unwrap().join("whole").is_file());
+        assert_eq!(directories(&cache, "things"), 1);
+    }
+
+    #[test]
+    fn two_threads_build_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        let key = Key::new("t");
+        let built = AtomicUsize::new(0);
+        let build = || {
+            let made = cache.build("things", &key, |into| {
+                built.fetch_add(1, Ordering::SeqCst);
+                thread::sleep(Duration::from_millis(100));
+                fs::write(into.join("f"), "x").map_err(at("write", into))
+            });
+            assert!(made.unwrap().join("f").is_file());
+        };
+        thread::scope(|s| {
+            for _ in 0..4 {
+                s.spawn(build);
+            }
+        });
+        assert_eq!(built.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn what_a_killed_builder_left_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        let key = Key::new("t");
+        fs::create_dir_all(dir.path().join("things").join(format!("{}xyz", half_prefix(&key)))).unwrap();
+        cache.build("things", &key, |_| Ok::<(), Error>(())).unwrap();
+        assert_eq!(directories(&cache, "things"), 1);
+    }
+}

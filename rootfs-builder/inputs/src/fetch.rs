@@ -1,0 +1,226 @@
+//! Gets a pinned file from the machine's mirror: checked by size and sha256, kept in the cache, with every wait bounded.
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    Cache, Key, Pin, Progress, Task,
+    error::{Error, at},
+    key::hex,
+    mirror,
+};
+
+const ATTEMPTS: u32 = 3;
+/// Longest silence of a mirror in the middle of a file.
+const STALL: Duration = Duration::from_secs(30);
+/// Longest download, whatever its speed.
+const WHOLE: Duration = Duration::from_secs(30 * 60);
+
+/// The path of a local copy of `pin`, downloaded if the cache has none.
+pub fn fetch(cache: &Cache, pin: &Pin, progress: &Progress) -> Result<PathBuf, Error> {
+    let key = Key::new("download/v1").field("path", &pin.path).field("sha256", &pin.sha256);
+    let file_name = pin.path.rsplit('/').next().unwrap_or_default();
+    let entry = cache.build("downloads", &key, |into| {
+        let base = mirror::base(pin.archive)?;
+        let task = progress.task(&pin.name);
+        retried(|| download(&base, pin, &into.join(file_name), &task))
+    })?;
+    Ok(entry.join(file_name))
+}
+
+/// Tries again after a failure that may pass.
+fn retried(mut attempt: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
+    let mut tries = 1;
+    loop {
+        match attempt() {
+            Err(error) if tries < ATTEMPTS && may_pass(&error) => {
+                thread::sleep(Duration::from_secs(2 * u64::from(tries)));
+                tries += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// A full disk stays full; a mirror may recover, and a truncated answer arrive whole the next time.
+fn may_pass(error: &Error) -> bool {
+    matches!(error, Error::Download { .. } | Error::Mismatch { .. })
+}
+
+fn download(base: &str, pin: &Pin, to: &Path, task: &Task) -> Result<(), Error> {
+    let failed = |cause: String| Error::Download {
+        pin: pin.to_string(),
+        path: pin.path.clone(),
+        archive: pin.archive,
+        cause,
+    };
+    task.bytes("downloading", 0, pin.size);
+    let agent = agent();
+    let response = agent.get(format!("{base}/{}", pin.path)).call().map_err(|e| failed(e.to_string()))?;
+    let chunks = read_aside(response.into_body().into_reader());
+    let mut file = File::create(to).map_err(at("create", to))?;
+    let (mut size, mut digest) = (0, Sha256::new());
+    loop {
+        let chunk = match chunks.recv_timeout(STALL) {
+            Ok(Ok(chunk)) if chunk.is_empty() => break,
+            Ok(Ok(chunk)) => chunk,
+            Ok(Err(error)) => return Err(failed(error.to_string())),
+            Err(_) => return Err(failed(format!("no data for {} s", STALL.as_secs()))),
+        };
+        size += chunk.len() as u64;
+        if size > pin.size {
+            break; // longer than the pin: no need to see how much longer
+        }
+        digest.update(&chunk);
+        file.write_all(&chunk).map_err(at("write", to))?;
+        task.bytes("downloading", size, pin.size);
+    }
+    matches_pin(pin, size, &hex(&digest.finalize()))
+}
+
+fn matches_pin(pin: &Pin, size: u64, sha256: &str) -> Result<(), Error> {
+    let mismatch = |what, actual, expected| Error::Mismatch {
+        pin: pin.to_string(),
+        path: pin.path.clone(),
+        what,
+        actual,
+        expected,
+    };
+    if size != pin.size {
+        return Err(mismatch("size", size.to_string(), pin.size.to_string()));
+    }
+    if sha256 != pin.sha256 {
+        return Err(mismatch("sha256", sha256.to_owned(), pin.sha256.clone()));
+    }
+    Ok(())
+}
+
+/// Honours the proxy variables, and trusts what this machine trusts.
+fn agent() -> ureq::Agent {
+    let tls = ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build();
+    let config = ureq::Agent::config_builder()
+        .tls_config(tls)
+        .timeout_connect(Some(STALL))
+        .timeout_recv_response(Some(STALL))
+        .timeout_recv_body(Some(WHOLE))
+        .user_agent("husk")
+        .build();
+    config.into()
+}
+
+/// Reads on a thread of its own, so that the reader's silence can be timed. An empty chunk is the end. The thread ends
+/// with the file, with the connection's deadline, or with the first chunk nobody waits for.
+fn read_aside(mut body: impl Read + Send + 'static) -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
+    let (sender, receiver) = mpsc::sync_channel(16);
+    thread::spawn(move || {
+        loop {
+            let mut chunk = vec![0; 256 * 1024];
+            let read = body.read(&mut chunk);
+            let last = !matches!(read, Ok(n) if n > 0);
+            let message = read.map(|n| {
+                chunk.truncate(n);
+                chunk
+            });
+            if sender.send(message).is_err() || last {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::Archive;
+
+    /// The digest of "abc".
+    const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    fn pin() -> Pin {
+        Pin {
+            name: "p".into(),
+            version: "1".into(),
+            archive: Archive::Debian,
+            path: "pool/p.deb".into(),
+            size: 3,
+            sha256: ABC.into(),
+        }
+    }
+
+    /// A mirror that answers one request with `response`, and its address.
+    fn mirror(response: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}/debian", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            let (mut peer, _) = listener.accept().unwrap();
+            let request = BufReader::new(peer.try_clone().unwrap()).lines();
+            let _head: Vec<_> = request.map_while(Result::ok).take_while(|l| !l.is_empty()).collect();
+            peer.write_all(response.as_bytes()).unwrap();
+        });
+        base
+    }
+
+    fn get(response: &'static str) -> Result<String, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let to = dir.path().join("f");
+        let task = Progress::silent().task("t");
+        download(&mirror(response), &pin(), &to, &task).map_err(|e| e.to_string())?;
+        Ok(std::fs::read_to_string(to).unwrap())
+    }
+
+    #[test]
+    fn the_pinned_bytes_are_taken() {
+        assert_eq!(get("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc").unwrap(), "abc");
+    }
+
+    #[test]
+    fn other_bytes_are_refused() {
+        let error = get("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabd").unwrap_err();
+        assert!(error.starts_with("download p 1: /pool/p.deb: sha256 is "), "{error}");
+        let error = get("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabcd").unwrap_err();
+        assert_eq!(error, "download p 1: /pool/p.deb: size is 4, the pin says 3");
+        let error = get("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nab").unwrap_err();
+        assert_eq!(error, "download p 1: /pool/p.deb: size is 2, the pin says 3");
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = get("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").unwrap_err();
+        assert!(error.starts_with("download p 1: /pool/p.deb from the debian mirror: "), "{error}");
+        assert!(error.contains("404"), "{error}");
+    }
+
+    #[test]
+    fn a_cut_connection_is_an_error() {
+        let error = get("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab").unwrap_err();
+        assert!(error.starts_with("download p 1: /pool/p.deb from the debian mirror: "), "{error}");
+    }
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        let mut tries = 0;
+        let lasting = || at("write", "/x")(std::io::Error::other("full"));
+        assert!(
+            retried(|| {
+                tries += 1;
+                Err(lasting())
+            })
+            .is_err()
+        );
+        assert_eq!(tries, 1);
+    }
+}
