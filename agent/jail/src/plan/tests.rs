@@ -1,0 +1,3 @@
+//! Specs in, plans out.
+
+use super::*;

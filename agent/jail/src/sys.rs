@@ -1,0 +1,329 @@
+//! The system calls that neither std nor nix wraps, each behind a safe function, and the only `unsafe` of the crate.
+//!
+//! Numbers above 423 are the same on every architecture; libc does not name all of them for every musl target, so
+//! they are named here.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::libc;
+
+type Result<T> = std::result::Result<T, Errno>;
+
+const SYS_OPEN_TREE: libc::c_long = 428;
+const SYS_MOVE_MOUNT: libc::c_long = 429;
+const SYS_CLONE3: libc::c_long = 435;
+const SYS_CLOSE_RANGE: libc::c_long = 436;
+const SYS_OPENAT2: libc::c_long = 437;
+const SYS_MOUNT_SETATTR: libc::c_long = 442;
+
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+const OPEN_TREE_CLONE: libc::c_uint = 1;
+const AT_RECURSIVE: libc::c_uint = 0x8000;
+const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
+const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
+const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+
+/// `mount_setattr(2)` attributes that have no `MS_` twin.
+pub(crate) mod attr {
+    pub(crate) const RDONLY: u64 = 0x1;
+    pub(crate) const NOSUID: u64 = 0x2;
+    pub(crate) const NODEV: u64 = 0x4;
+    pub(crate) const NOEXEC: u64 = 0x8;
+    pub(crate) const ATIME: u64 = 0x70;
+    pub(crate) const RELATIME: u64 = 0x0;
+    pub(crate) const NOATIME: u64 = 0x10;
+    pub(crate) const STRICTATIME: u64 = 0x20;
+    pub(crate) const NODIRATIME: u64 = 0x80;
+    pub(crate) const NOSYMFOLLOW: u64 = 0x0020_0000;
+}
+
+/// How far `openat2(2)` may walk.
+pub(crate) mod resolve {
+    pub(crate) const NO_MAGICLINKS: u64 = 0x02;
+    pub(crate) const NO_SYMLINKS: u64 = 0x04;
+    pub(crate) const IN_ROOT: u64 = 0x10;
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// What the cloned child needs; prepared before the clone, because it may not allocate.
+pub(crate) struct Launch<'a> {
+    /// `CLONE_NEW*` flags.
+    pub(crate) namespaces: u64,
+    /// The cgroup directory to start in.
+    pub(crate) cgroup: Option<BorrowedFd<'a>>,
+    /// The descriptors the child keeps, as 0, 1, 2 and so on. None of them may be below [`FIRST_FREE_FD`].
+    pub(crate) fds: &'a [BorrowedFd<'a>],
+    /// The read end of the pipe on which one byte releases the child.
+    pub(crate) release: BorrowedFd<'a>,
+    /// Whether to become root of the new user namespace before executing.
+    pub(crate) become_root: bool,
+    /// What to execute, with what.
+    pub(crate) exe: &'a CStr,
+    pub(crate) argv: &'a [&'a CStr],
+}
+
+/// Descriptors below this number belong to the child's fixed layout.
+pub(crate) const FIRST_FREE_FD: RawFd = 16;
+
+/// Clones a child that waits to be released and then executes `launch.exe` with an empty environment.
+pub(crate) fn clone_and_exec(launch: &Launch<'_>) -> Result<(i32, OwnedFd)> {
+    let mut argv = [std::ptr::null::<libc::c_char>(); 8];
+    for (slot, arg) in argv.iter_mut().zip(launch.argv.iter().take(7)) {
+        *slot = arg.as_ptr();
+    }
+    let mut pidfd: libc::c_int = -1;
+    let mut args = CloneArgs {
+        flags: launch.namespaces | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
+        pidfd: &raw mut pidfd as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArgs::default()
+    };
+    if let Some(cgroup) = launch.cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // No handler of ours may run in the child: block everything around the clone. The child executes with all
+    // signals blocked and the new program unblocks them.
+    let blocked = nix::sys::signal::SigSet::all();
+    let before = blocked.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
+    // SAFETY: args is a valid clone_args of the size passed, with no stack: the child continues on a copy of this
+    // stack, like fork. `pidfd` outlives the call.
+    let pid = unsafe { libc::syscall(SYS_CLONE3, &raw mut args, size_of::<CloneArgs>()) };
+    if pid == 0 {
+        // SAFETY: we are the child of a possibly threaded process; `child` makes system calls only, allocates
+        // nothing, takes no lock, and never returns.
+        unsafe { child(launch, &argv) }
+    }
+    let outcome = Errno::result(pid);
+    before.thread_set_mask()?;
+    let pid = outcome? as i32;
+    // SAFETY: the kernel stored a new descriptor there, because CLONE_PIDFD was set and the clone succeeded.
+    Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// The child between clone and exec. Exit code 125 means that this part failed; nobody else exits with it before
+/// the first report.
+unsafe fn child(launch: &Launch<'_>, argv: &[*const libc::c_char; 8]) -> ! {
+    // SAFETY: plain system calls on descriptors and memory that were prepared by the parent and copied by clone.
+    unsafe {
+        let mut byte = 0_u8;
+        if libc::read(launch.release.as_raw_fd(), (&raw mut byte).cast(), 1) != 1 {
+            libc::_exit(125);
+        }
+        let mut next: libc::c_int = 0;
+        for fd in launch.fds {
+            if libc::dup3(fd.as_raw_fd(), next, 0) < 0 {
+                libc::_exit(125);
+            }
+            next += 1;
+        }
+        libc::syscall(SYS_CLOSE_RANGE, next as libc::c_uint, libc::c_uint::MAX, 0);
+        if launch.become_root
+            && (libc::syscall(libc::SYS_setresgid, 0, 0, 0) != 0
+                || libc::syscall(libc::SYS_setresuid, 0, 0, 0) != 0)
+        {
+            libc::_exit(125);
+        }
+        let envp: [*const libc::c_char; 1] = [std::ptr::null()];
+        libc::execve(launch.exe.as_ptr(), argv.as_ptr(), envp.as_ptr());
+        libc::_exit(125)
+    }
+}
+
+/// Sets one resource limit of another process.
+pub(crate) fn set_rlimit_of(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
+    let limit = [soft, hard];
+    // SAFETY: the kernel reads two u64 (struct rlimit64) and is given no place to write the old limit.
+    let done = unsafe {
+        libc::syscall(libc::SYS_prlimit64, pid, resource, limit.as_ptr(), std::ptr::null_mut::<u64>())
+    };
+    Errno::result(done).map(drop)
+}
+
+/// Opens `path` below `root` as if `root` were the root directory: neither symbolic links nor `..` lead out of it.
+pub(crate) fn openat2(root: impl AsFd, path: &Path, flags: i32, mode: u32, resolve: u64) -> Result<OwnedFd> {
+    let how = [u64::from((flags | libc::O_CLOEXEC) as u32), u64::from(mode), resolve];
+    let path = c_path(path)?;
+    // SAFETY: `how` is the kernel's struct open_how (three u64) and `path` is NUL-terminated; both outlive the call.
+    let fd = unsafe {
+        libc::syscall(SYS_OPENAT2, root.as_fd().as_raw_fd(), path.as_ptr(), how.as_ptr(), size_of_val(&how))
+    };
+    // SAFETY: on success the call returns a new descriptor that nobody else owns.
+    Errno::result(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// A detached copy of the mount (with everything below it if `recursive`) that `path` lies on, rooted at `path`.
+pub(crate) fn clone_mount(dir: impl AsFd, path: &Path, recursive: bool) -> Result<OwnedFd> {
+    let path = c_path(path)?;
+    let mut flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint | libc::AT_EMPTY_PATH as libc::c_uint;
+    if recursive {
+        flags |= AT_RECURSIVE;
+    }
+    // SAFETY: `path` is NUL-terminated and outlives the call.
+    let fd = unsafe { libc::syscall(SYS_OPEN_TREE, dir.as_fd().as_raw_fd(), path.as_ptr(), flags) };
+    // SAFETY: on success the call returns a new descriptor that nobody else owns.
+    Errno::result(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Attaches the detached mount `tree` on what `target` refers to.
+pub(crate) fn attach_mount(tree: impl AsFd, target: impl AsFd) -> Result<()> {
+    // SAFETY: both paths are empty C strings; the flags say that the descriptors themselves are meant.
+    let done = unsafe {
+        libc::syscall(
+            SYS_MOVE_MOUNT,
+            tree.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            target.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
+        )
+    };
+    Errno::result(done).map(drop)
+}
+
+/// Changes attributes and propagation of the mount whose root `fd` refers to.
+pub(crate) fn mount_setattr(
+    fd: impl AsFd,
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    recursive: bool,
+) -> Result<()> {
+    let attributes = [set, clear, propagation, 0_u64];
+    let flags = libc::AT_EMPTY_PATH as libc::c_uint | if recursive { AT_RECURSIVE } else { 0 };
+    // SAFETY: `attributes` is the kernel's struct mount_attr (four u64) of the size passed.
+    let done = unsafe {
+        libc::syscall(
+            SYS_MOUNT_SETATTR,
+            fd.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+        )
+    };
+    Errno::result(done).map(drop)
+}
+
+/// Marks every descriptor from `first` up as close-on-exec.
+pub(crate) fn cloexec_from(first: RawFd) -> Result<()> {
+    // SAFETY: changes descriptor flags only; closes nothing.
+    let done = unsafe {
+        libc::syscall(SYS_CLOSE_RANGE, first as libc::c_uint, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC)
+    };
+    Errno::result(done).map(drop)
+}
+
+/// Takes over a descriptor that the clone laid out for us.
+///
+/// Must be called once per number, early in the process that [`clone_and_exec`] started.
+pub(crate) fn inherited(fd: RawFd) -> Result<OwnedFd> {
+    nix::fcntl::fcntl(
+        // SAFETY: only borrowed for the call; a closed number gives EBADF, which is returned.
+        unsafe { BorrowedFd::borrow_raw(fd) },
+        nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC),
+    )?;
+    // SAFETY: it is open (just checked) and, by the contract above, nobody else in this process owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Opens the other side of the terminal `master`, without any path.
+pub(crate) fn terminal_slave(master: &OwnedFd) -> Result<OwnedFd> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: TIOCGPTPEER takes the open flags by value and returns a new descriptor.
+    let fd = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER as _, flags) };
+    // SAFETY: on success the call returns a new descriptor that nobody else owns.
+    Errno::result(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Lets the other side of the terminal `master` be opened.
+pub(crate) fn unlock_terminal(master: &OwnedFd) -> Result<()> {
+    let unlocked: libc::c_int = 0;
+    // SAFETY: TIOCSPTLCK reads one int.
+    Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK as _, &raw const unlocked) })
+        .map(drop)
+}
+
+/// Makes the terminal on `fd` the controlling terminal of this session.
+pub(crate) fn take_terminal(fd: impl AsFd) -> Result<()> {
+    // SAFETY: TIOCSCTTY takes one integer by value.
+    Errno::result(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TIOCSCTTY as _, 0) }).map(drop)
+}
+
+/// Sets the size of a terminal.
+pub(crate) fn set_terminal_size(fd: impl AsFd, rows: u16, columns: u16) -> Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCSWINSZ reads one struct winsize.
+    Errno::result(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TIOCSWINSZ as _, &raw const size) })
+        .map(drop)
+}
+
+/// Puts every signal back to its default disposition and unblocks all of them.
+pub(crate) fn default_signals() -> Result<()> {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL is always a valid disposition; numbers the libc keeps for itself are refused, which is
+        // what we want for them.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    nix::sys::signal::SigSet::empty().thread_set_mask()
+}
+
+/// Puts `fd` in the place of standard stream `number`.
+pub(crate) fn set_stdio(fd: impl AsFd, number: RawFd) -> Result<()> {
+    // SAFETY: replaces 0, 1 or 2, which no OwnedFd of this crate owns.
+    Errno::result(unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) }).map(drop)
+}
+
+/// Forbids this process core dumps and `ptrace`, so that the container cannot reach into it before it is a program
+/// of the container.
+pub(crate) fn set_undumpable() -> Result<()> {
+    // SAFETY: PR_SET_DUMPABLE takes integers only.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }).map(drop)
+}
+
+/// Sets the NIS domain name of the current uts namespace.
+pub(crate) fn set_domainname(name: &str) -> Result<()> {
+    // SAFETY: pointer and length describe one live string.
+    Errno::result(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }).map(drop)
+}
+
+/// Takes over the descriptors of one received message; the first one is kept, a sender has no business with more.
+pub(crate) fn received(fds: Vec<RawFd>) -> Option<OwnedFd> {
+    // SAFETY: recvmsg just created these descriptors for us, and each is wrapped exactly once.
+    let mut owned =
+        fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect::<Vec<_>>().into_iter();
+    owned.next()
+}
+
+/// Owns the descriptor that F_DUPFD_CLOEXEC just returned.
+pub(crate) fn fresh(fd: RawFd) -> OwnedFd {
+    // SAFETY: called with the result of F_DUPFD_CLOEXEC only, which nobody else owns yet.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn c_path(path: &Path) -> Result<CString> {
+    use std::os::unix::ffi::OsStrExt;
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)
+}
