@@ -1,2 +1,89 @@
-//! To be written.
-fn main() {}
+//! `husk-agent`: PID 1 of the VM, or a service in it.
+//!
+//! One thread runs everything: it boots the guest ([`boot`]), collects children ([`reaper`]), and serves the ttrpc
+//! API ([`service`]) on every transport the VM has ([`transport`]). A container is a task ([`container`]); the code
+//! between its clone and its exec is the `jail` crate, for which this binary executes itself again.
+
+mod boot;
+mod config;
+mod container;
+mod details;
+mod guest;
+mod launch;
+mod log;
+mod process;
+mod reaper;
+mod registry;
+mod sandbox;
+mod service;
+mod spec;
+mod stats;
+mod storage;
+mod stream;
+mod sys;
+mod transport;
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use config::Config;
+use guest::Guest;
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some("jail") => jail::enter(),
+        Some("-v" | "--version") => {
+            println!("husk-agent {} (protocol {})", env!("CARGO_PKG_VERSION"), agent_api::API_VERSION);
+            ExitCode::SUCCESS
+        }
+        _ => match run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("husk-agent: {error}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    let is_init = std::process::id() == 1;
+    if is_init {
+        boot::run()?;
+    }
+    nix::sys::prctl::set_child_subreaper(true)?;
+    let (config, bad_values) = Config::from_cmdline(&std::fs::read_to_string("/proc/cmdline")?);
+    let ring = config.log_port.map(|_| Arc::<log::Ring>::default());
+    log::install(config.log_level, ring.clone());
+    for bad in bad_values {
+        tracing::warn!("{bad}");
+    }
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(config, ring))?;
+    if is_init { guest::power_off() } else { Ok(()) }
+}
+
+/// Serves until somebody ends the sandbox or tells the agent to stop.
+async fn serve(config: Config, ring: Option<Arc<log::Ring>>) -> Result<(), Box<dyn Error>> {
+    let guest = Arc::new(Guest::new(config));
+    let mut terminate = signal(SignalKind::terminate())?;
+    let reaping = guest.clone();
+    tokio::spawn(async move { reaping.reaper.run().await });
+
+    let served = transport::serve(&guest.config)?;
+    if let (Some(ring), Some(mut clients)) = (ring, served.logs) {
+        tokio::spawn(async move {
+            while let Some(client) = clients.recv().await {
+                if let Err(error) = ring.serve(client).await {
+                    tracing::debug!(%error, "a client of the log left");
+                }
+            }
+        });
+    }
+    let mut server = service::serve(guest, served.agent).await?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+    terminate.recv().await;
+    server.shutdown().await?;
+    Ok(())
+}

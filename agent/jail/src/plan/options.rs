@@ -125,6 +125,34 @@ const TABLE: &[(&str, Word)] = &[
     ("unbindable", Word::Propagation(MS_UNBINDABLE, false)),
 ];
 
+impl MountOptions {
+    /// Reads the option list of a mount that is made outside of any container.
+    pub fn read(words: &[String]) -> Result<MountOptions, PlanError> {
+        parse(words)
+    }
+
+    /// The same as mount(2) takes it: its flags and its data.
+    pub fn for_mount(&self) -> (u64, String) {
+        const MS_NOSYMFOLLOW: u64 = 1 << 8;
+        const MS_NOATIME: u64 = 1 << 10;
+        const MS_NODIRATIME: u64 = 1 << 11;
+        const MS_STRICTATIME: u64 = 1 << 24;
+        // The first four attributes have the numbers of the flags.
+        let mut flags = self.flags | self.set & (attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC);
+        for (attribute, flag) in [
+            (attr::NOATIME, MS_NOATIME),
+            (attr::STRICTATIME, MS_STRICTATIME),
+            (attr::NODIRATIME, MS_NODIRATIME),
+            (attr::NOSYMFOLLOW, MS_NOSYMFOLLOW),
+        ] {
+            if self.set & attribute != 0 {
+                flags |= flag;
+            }
+        }
+        (flags, self.data.join(","))
+    }
+}
+
 /// Reads an option list. A later word overrules an earlier one.
 pub(super) fn parse(words: &[String]) -> Result<MountOptions, PlanError> {
     let mut out = MountOptions::default();
@@ -160,12 +188,12 @@ pub(super) fn parse(words: &[String]) -> Result<MountOptions, PlanError> {
 }
 
 /// The propagation of a container's root.
-pub(super) fn root_propagation(word: &str) -> Result<Option<u64>, PlanError> {
+pub(super) fn root_propagation(word: &str) -> Result<Option<(u64, bool)>, PlanError> {
     if word.is_empty() {
         return Ok(None);
     }
     match TABLE.iter().find(|(name, _)| *name == word) {
-        Some((_, Word::Propagation(bits, _))) => Ok(Some(*bits)),
+        Some((_, Word::Propagation(bits, below))) => Ok(Some((*bits, *below))),
         _ => Err(PlanError::Unsupported { what: "root propagation", value: word.to_owned() }),
     }
 }
@@ -244,7 +272,7 @@ mod tests {
         assert!(parse(&["idmap".to_owned()]).is_err());
         assert!(parse(&["loop".to_owned()]).is_err());
         assert!(parse(&["a\0b".to_owned()]).is_err());
-        assert_eq!(root_propagation("rshared"), Ok(Some(MS_SHARED)));
+        assert_eq!(root_propagation("rshared"), Ok(Some((MS_SHARED, true))));
         assert_eq!(root_propagation(""), Ok(None));
         assert!(root_propagation("bind").is_err());
     }

@@ -1,0 +1,77 @@
+//! Everything a handler may reach: the settings, the sandbox, its containers, the reaper and the power switch.
+
+use std::time::Duration;
+
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::statfs::statfs;
+
+use crate::config::Config;
+use crate::reaper::Reaper;
+use crate::registry::Registry;
+use crate::sandbox::{self, Sandbox};
+
+/// How long the reply that announces the end gets to reach the host.
+const FAREWELL: Duration = Duration::from_millis(20);
+
+/// The one guest this agent runs.
+pub(crate) struct Guest {
+    pub(crate) config: Config,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) containers: Registry,
+    pub(crate) reaper: Reaper,
+    /// Whether the agent is PID 1, and the VM ends with it.
+    pub(crate) is_init: bool,
+    /// Whether `/` is the kernel's initramfs, which cannot be pivoted away from.
+    pub(crate) root_is_ramfs: bool,
+}
+
+impl Guest {
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            config,
+            sandbox: Sandbox::default(),
+            containers: Registry::default(),
+            reaper: Reaper::default(),
+            is_init: std::process::id() == 1,
+            root_is_ramfs: root_is_ramfs(),
+        }
+    }
+
+    /// Ends the sandbox: every container first, then what they shared. The VM goes down once the caller has its answer.
+    pub(crate) async fn destroy_sandbox(&self) -> Result<(), sandbox::Error> {
+        let removals = self.containers.all().into_iter().map(|container| async move {
+            if let Err(error) = container.remove(None).await {
+                tracing::warn!(container = container.id(), %error, "not removed");
+            }
+        });
+        futures::future::join_all(removals).await;
+        self.sandbox.destroy().await?;
+        let is_init = self.is_init;
+        tokio::spawn(async move {
+            tokio::time::sleep(FAREWELL).await;
+            if is_init { power_off() } else { std::process::exit(0) }
+        });
+        Ok(())
+    }
+}
+
+/// Ends the VM.
+pub(crate) fn power_off() -> ! {
+    nix::unistd::sync();
+    match reboot(RebootMode::RB_POWER_OFF) {
+        Ok(never) => match never {},
+        // Without the right to: ending PID 1 panics the kernel, which ends the VM too.
+        Err(_) => std::process::exit(1),
+    }
+}
+
+/// The initramfs is a ramfs, or a tmpfs where the kernel has one and no `root=` was given
+/// (Documentation/filesystems/ramfs-rootfs-initramfs.rst).
+fn root_is_ramfs() -> bool {
+    const RAMFS_MAGIC: i64 = 0x8584_58f6;
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    statfs("/").is_ok_and(|root| {
+        let magic = i64::from(root.filesystem_type().0 as u32);
+        magic == RAMFS_MAGIC || magic == TMPFS_MAGIC
+    })
+}

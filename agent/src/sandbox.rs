@@ -1,0 +1,228 @@
+//! What all containers of the VM share: its namespaces, storages, name servers and name.
+//!
+//! Network calls and storages of containers need no sandbox, containers do: [`Sandbox::shared`] is what they join.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+
+use agent_api::agent::CreateSandboxRequest;
+use agent_api::paths;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::sethostname;
+
+use crate::storage::{self, Storages};
+
+/// The longest host name Linux takes, in bytes (uname(2)).
+const MAX_HOSTNAME: usize = 64;
+
+/// The sandbox cannot be made, or is not there.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("sandbox: it does not exist yet")]
+    Missing,
+    #[error("sandbox: it exists already and has containers")]
+    InUse,
+    #[error("sandbox: it was destroyed")]
+    Destroyed,
+    #[error("sandbox: hostname {0:?} is longer than 64 bytes")]
+    Hostname(String),
+    #[error("sandbox: {step}: {source}")]
+    Step { step: &'static str, source: io::Error },
+    #[error("sandbox: {0}")]
+    Storage(#[from] storage::Error),
+}
+
+/// The one sandbox of this VM.
+#[derive(Default)]
+pub(crate) struct Sandbox {
+    state: Mutex<State>,
+    /// What is mounted, for the sandbox or for a container of it.
+    pub(crate) storages: Storages,
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    None,
+    Made {
+        id: String,
+        /// The pid namespace of the first container, which shares it with those that ask. Open, so that it keeps its
+        /// name when that container is gone.
+        pid_namespace: Option<File>,
+    },
+    Destroyed,
+}
+
+/// What a container joins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shared {
+    /// The sandbox's id: the container with the same id is the pod's own.
+    pub(crate) id: String,
+    pub(crate) ipc: PathBuf,
+    pub(crate) uts: PathBuf,
+    pub(crate) mqueue: PathBuf,
+    /// A path to the shared pid namespace, if a container has made one.
+    pub(crate) pid: Option<PathBuf>,
+}
+
+impl Sandbox {
+    /// Makes the sandbox: run directory, namespaces, storages, name servers.
+    ///
+    /// A runtime may ask again while there are no containers; it gets a fresh sandbox.
+    pub(crate) async fn create(
+        &self,
+        request: CreateSandboxRequest,
+        has_containers: bool,
+    ) -> Result<(), Error> {
+        if request.hostname.len() > MAX_HOSTNAME {
+            return Err(Error::Hostname(request.hostname));
+        }
+        match &*self.state() {
+            State::Destroyed => return Err(Error::Destroyed),
+            State::Made { .. } if has_containers => return Err(Error::InUse),
+            _ => {}
+        }
+        self.storages.clear().await;
+        let (storages, id) = blocking(move || {
+            reset_run_directory()
+                .map_err(|source| Error::Step { step: "reset the run directory", source })?;
+            make_namespaces(request.hostname)
+                .map_err(|source| Error::Step { step: "make the shared namespaces", source })?;
+            write_resolv_conf(&request.dns)
+                .map_err(|source| Error::Step { step: "write resolv.conf", source })?;
+            Ok((request.storages, request.sandbox_id))
+        })
+        .await?;
+        self.storages.acquire(&storages).await?;
+        *self.state() = State::Made { id, pid_namespace: None };
+        Ok(())
+    }
+
+    /// What a new container joins.
+    pub(crate) fn shared(&self) -> Result<Shared, Error> {
+        let state = self.state();
+        let State::Made { id, pid_namespace } = &*state else {
+            return Err(if matches!(*state, State::Destroyed) { Error::Destroyed } else { Error::Missing });
+        };
+        let namespaces = Path::new(paths::SANDBOX_NAMESPACES);
+        Ok(Shared {
+            id: id.clone(),
+            ipc: namespaces.join("ipc"),
+            uts: namespaces.join("uts"),
+            mqueue: namespaces.join("mqueue"),
+            pid: pid_namespace
+                .as_ref()
+                .map(|file| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))),
+        })
+    }
+
+    /// The pid namespace of this process becomes the shared one, if it is the first.
+    pub(crate) fn offer_pid_namespace(&self, pid: i32) {
+        if let State::Made { pid_namespace: slot @ None, .. } = &mut *self.state() {
+            *slot = File::open(format!("/proc/{pid}/ns/pid")).ok();
+        }
+    }
+
+    /// Ends the sandbox. There is only one end.
+    pub(crate) async fn destroy(&self) -> Result<(), Error> {
+        if matches!(std::mem::replace(&mut *self.state(), State::Destroyed), State::Destroyed) {
+            return Err(Error::Destroyed);
+        }
+        self.storages.clear().await;
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// Runs what may block on a thread where it holds up nobody.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| {
+        Err(Error::Step { step: "run a blocking step", source: io::Error::other(panic) })
+    })
+}
+
+/// Empties the run directory. Whatever is still mounted below it is unmounted first: removing the files of a mount
+/// would remove them on the host.
+fn reset_run_directory() -> io::Result<()> {
+    let mut mounted: Vec<_> =
+        mount_points()?.into_iter().filter(|path| path.starts_with(paths::RUN)).collect();
+    mounted.reverse();
+    for mount_point in mounted {
+        umount2(&mount_point, MntFlags::MNT_DETACH)?;
+    }
+    match fs::remove_dir_all(paths::RUN) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::create_dir_all(paths::SHARE_ROOT)?;
+    fs::create_dir_all(paths::SANDBOX)
+}
+
+/// Every mount point of the agent, in the order of mounting (proc_pid_mountinfo(5), field 5). Octal escapes are left
+/// as they are: our own mount points need none.
+fn mount_points() -> io::Result<Vec<PathBuf>> {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect())
+}
+
+/// Makes an ipc and a uts namespace that outlive the thread that made them, each bound to a file, and a message queue
+/// file system that belongs to the former.
+fn make_namespaces(hostname: String) -> io::Result<()> {
+    // A thread of its own: the namespaces it enters are its own too, and end with it but for the bind mounts.
+    let thread = std::thread::Builder::new().name("namespaces".to_string()).spawn(move || {
+        let directory = Path::new(paths::SANDBOX_NAMESPACES);
+        unshare(CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)?;
+        if !hostname.is_empty() {
+            sethostname(&hostname)?;
+        }
+        for name in ["ipc", "uts"] {
+            let file = directory.join(name);
+            replace_mount_point(&file, |file| fs::write(file, ""))?;
+            let namespace = format!("/proc/thread-self/ns/{name}");
+            mount(Some(namespace.as_str()), &file, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        }
+        let queues = directory.join("mqueue");
+        replace_mount_point(&queues, |path| fs::create_dir_all(path))?;
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        mount(Some("mqueue"), &queues, Some("mqueue"), flags, None::<&str>)?;
+        io::Result::Ok(())
+    })?;
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+}
+
+/// Unmounts what an earlier sandbox left, and makes the mount point.
+fn replace_mount_point(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+    fs::create_dir_all(paths::SANDBOX_NAMESPACES)?;
+    if path.exists() {
+        match umount2(path, MntFlags::MNT_DETACH) {
+            Ok(()) | Err(nix::Error::EINVAL) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    make(path)
+}
+
+/// Peers send the host's resolv.conf line by line. No lines: the guest keeps what it has.
+fn write_resolv_conf(lines: &[String]) -> io::Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let mut text = lines.join("\n");
+    text.push('\n');
+    let file = Path::new(paths::SANDBOX).join("resolv.conf");
+    fs::write(&file, text)?;
+    let target = Path::new("/etc/resolv.conf");
+    if target.exists() {
+        mount(Some(&file), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! `grpc.AgentService`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_api::agent::{
+    CloseStdinRequest, CreateContainerRequest, CreateSandboxRequest, DestroySandboxRequest,
+    ExecProcessRequest, GuestDetailsRequest, GuestDetailsResponse, ReadStreamRequest, ReadStreamResponse,
+    RemoveContainerRequest, SignalProcessRequest, StartContainerRequest, StatsContainerRequest,
+    StatsContainerResponse, TtyWinResizeRequest, WaitProcessRequest, WaitProcessResponse, WriteStreamRequest,
+    WriteStreamResponse,
+};
+use agent_api::{Empty, MAX_READ, agent_ttrpc};
+use async_trait::async_trait;
+use nix::libc;
+use ttrpc::Result;
+use ttrpc::r#async::TtrpcContext;
+
+use super::status::{internal, invalid_argument, lookup, unavailable};
+use crate::container::{self, Container};
+use crate::guest::Guest;
+use crate::process::Process;
+use crate::stream::Output;
+use crate::{details, spec, stats};
+
+/// The methods that do something. The others answer UNIMPLEMENTED.
+pub(super) const BUILT: &[&str] = &[
+    "CreateSandbox",
+    "DestroySandbox",
+    "GetGuestDetails",
+    "CreateContainer",
+    "StartContainer",
+    "RemoveContainer",
+    "StatsContainer",
+    "ExecProcess",
+    "SignalProcess",
+    "WaitProcess",
+    "ReadStdout",
+    "ReadStderr",
+    "WriteStdin",
+    "CloseStdin",
+    "TtyWinResize",
+];
+
+pub(super) struct AgentService {
+    guest: Arc<Guest>,
+}
+
+impl AgentService {
+    pub(super) fn new(guest: Arc<Guest>) -> Self {
+        Self { guest }
+    }
+
+    fn container(&self, id: &str) -> std::result::Result<Arc<Container>, container::Error> {
+        self.guest.containers.get(id).ok_or_else(|| container::Error::Unknown(id.to_string()))
+    }
+
+    fn process(&self, container: &str, id: &str) -> std::result::Result<Arc<Process>, container::Error> {
+        self.container(container)?.process(id)
+    }
+}
+
+#[async_trait]
+impl agent_ttrpc::AgentService for AgentService {
+    async fn create_sandbox(&self, _: &TtrpcContext, request: CreateSandboxRequest) -> Result<Empty> {
+        let has_containers = !self.guest.containers.all().is_empty();
+        self.guest.sandbox.create(request, has_containers).await.map_err(internal)?;
+        Ok(Empty::new())
+    }
+
+    async fn destroy_sandbox(&self, _: &TtrpcContext, _: DestroySandboxRequest) -> Result<Empty> {
+        self.guest.destroy_sandbox().await.map_err(internal)?;
+        Ok(Empty::new())
+    }
+
+    async fn get_guest_details(
+        &self,
+        _: &TtrpcContext,
+        request: GuestDetailsRequest,
+    ) -> Result<GuestDetailsResponse> {
+        Ok(details::describe(&request, self.guest.is_init))
+    }
+
+    async fn create_container(&self, _: &TtrpcContext, request: CreateContainerRequest) -> Result<Empty> {
+        let spec = request
+            .OCI
+            .as_ref()
+            .ok_or_else(|| internal("OCI: the spec is missing (EINVAL: Invalid argument)"))?;
+        let container = container::Request {
+            spec: spec::container(spec).map_err(internal)?,
+            id: request.container_id,
+            storages: request.storages,
+            shared_pids: request.sandbox_pidns,
+        };
+        container::create(container, &self.guest).await.map_err(internal)?;
+        Ok(Empty::new())
+    }
+
+    async fn start_container(&self, _: &TtrpcContext, request: StartContainerRequest) -> Result<Empty> {
+        let container = self.container(&request.container_id).map_err(internal)?;
+        container.start().await.map_err(internal)?;
+        Ok(Empty::new())
+    }
+
+    async fn remove_container(&self, _: &TtrpcContext, request: RemoveContainerRequest) -> Result<Empty> {
+        let container = self.container(&request.container_id).map_err(internal)?;
+        let deadline = (request.timeout > 0).then(|| Duration::from_secs(request.timeout.into()));
+        container.remove(deadline).await.map_err(internal)?;
+        Ok(Empty::new())
+    }
+
+    async fn stats_container(
+        &self,
+        _: &TtrpcContext,
+        request: StatsContainerRequest,
+    ) -> Result<StatsContainerResponse> {
+        let container = self.container(&request.container_id).map_err(lookup)?;
+        Ok(stats::to_wire(container.stats().map_err(lookup)?))
+    }
+
+    async fn exec_process(&self, _: &TtrpcContext, request: ExecProcessRequest) -> Result<Empty> {
+        let container = self.container(&request.container_id).map_err(internal)?;
+        let process = request.process.as_ref().ok_or_else(|| internal("process: it is missing"))?;
+        let process = spec::process(process).map_err(internal)?;
+        container.exec(request.exec_id, process).await.map_err(internal)?;
+        Ok(Empty::new())
+    }
+
+    async fn signal_process(&self, _: &TtrpcContext, request: SignalProcessRequest) -> Result<Empty> {
+        let signal = i32::try_from(request.signal)
+            .ok()
+            .filter(|signal| (0..=libc::SIGRTMAX()).contains(signal))
+            .ok_or_else(|| invalid_argument(format!("signal: {} is not one", request.signal)))?;
+        let kill_all = request.exec_id.is_empty() && signal == libc::SIGKILL;
+        let container = self
+            .container(&request.container_id)
+            .map_err(|error| if kill_all { internal(error) } else { lookup(error) })?;
+        container.signal(&request.exec_id, signal).map_err(lookup)?;
+        Ok(Empty::new())
+    }
+
+    async fn wait_process(
+        &self,
+        _: &TtrpcContext,
+        request: WaitProcessRequest,
+    ) -> Result<WaitProcessResponse> {
+        let container = self.container(&request.container_id).map_err(lookup)?;
+        let status = container.wait(&request.exec_id).await.map_err(lookup)?;
+        Ok(WaitProcessResponse { status, ..Default::default() })
+    }
+
+    async fn read_stdout(&self, _: &TtrpcContext, request: ReadStreamRequest) -> Result<ReadStreamResponse> {
+        let process = self.process(&request.container_id, &request.exec_id).map_err(lookup)?;
+        read(&process, &process.streams.stdout, request.len).await
+    }
+
+    async fn read_stderr(&self, _: &TtrpcContext, request: ReadStreamRequest) -> Result<ReadStreamResponse> {
+        let process = self.process(&request.container_id, &request.exec_id).map_err(lookup)?;
+        let stderr = process
+            .streams
+            .stderr
+            .as_ref()
+            .ok_or_else(|| internal("stderr: a process with a terminal has none"))?;
+        read(&process, stderr, request.len).await
+    }
+
+    async fn write_stdin(
+        &self,
+        _: &TtrpcContext,
+        request: WriteStreamRequest,
+    ) -> Result<WriteStreamResponse> {
+        let process = self.process(&request.container_id, &request.exec_id).map_err(internal)?;
+        let stdin = &process.streams.stdin;
+        if request.data.is_empty() {
+            // One of the known peers says so that there is no more input.
+            stdin.close(&process.exit).await.map_err(internal)?;
+        } else {
+            stdin.write(&request.data, &process.exit).await.map_err(internal)?;
+        }
+        Ok(WriteStreamResponse { len: request.data.len() as u32, ..Default::default() })
+    }
+
+    async fn close_stdin(&self, _: &TtrpcContext, request: CloseStdinRequest) -> Result<Empty> {
+        let process = self.process(&request.container_id, &request.exec_id).map_err(lookup)?;
+        process.streams.stdin.close(&process.exit).await.map_err(internal)?;
+        Ok(Empty::new())
+    }
+
+    async fn tty_win_resize(&self, _: &TtrpcContext, request: TtyWinResizeRequest) -> Result<Empty> {
+        let process = self.process(&request.container_id, &request.exec_id).map_err(lookup)?;
+        let terminal =
+            process.streams.terminal.as_ref().ok_or_else(|| unavailable("the process has no terminal"))?;
+        let cells = |name: &str, count: u32| {
+            u16::try_from(count).map_err(|_| invalid_argument(format!("{name}: {count} is too many")))
+        };
+        let (rows, columns) = (cells("row", request.row)?, cells("column", request.column)?);
+        terminal.resize(rows, columns).map_err(internal)?;
+        Ok(Empty::new())
+    }
+}
+
+async fn read(process: &Process, output: &Output, len: u32) -> Result<ReadStreamResponse> {
+    let data = output.read(len.min(MAX_READ) as usize, &process.exit).await.map_err(internal)?;
+    Ok(ReadStreamResponse { data, ..Default::default() })
+}

@@ -1,0 +1,29 @@
+//! The ttrpc services. A handler decodes, calls one domain function, encodes.
+
+mod agent;
+mod health;
+mod status;
+
+use std::sync::Arc;
+
+use agent_api::{agent_ttrpc, health_ttrpc};
+use ttrpc::r#async::Server;
+
+use crate::guest::Guest;
+use crate::transport::{self, Incoming};
+
+/// Serves both services on the connections that come in.
+pub(crate) async fn serve(guest: Arc<Guest>, incoming: Incoming) -> ttrpc::Result<Server> {
+    let mut agent = agent_ttrpc::create_agent_service(Arc::new(agent::AgentService::new(guest)));
+    // What is not built is taken out, so that ttrpc answers UNIMPLEMENTED and the method's name. Left in, the generated
+    // default would answer NOT_FOUND, which callers take for a missing container.
+    for service in agent.values_mut() {
+        service.methods.retain(|method, _| agent::BUILT.contains(&method.as_str()));
+    }
+    let mut server = Server::new()
+        .add_listener(transport::listener(incoming))
+        .register_service(agent)
+        .register_service(health_ttrpc::create_health(Arc::new(health::Health)));
+    server.start().await?;
+    Ok(server)
+}

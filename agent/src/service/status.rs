@@ -1,0 +1,35 @@
+//! Domain errors as ttrpc codes: the only place that chooses a code.
+
+use ttrpc::{Code, Error};
+
+use crate::container;
+
+/// The code of an error where callers tell the cases apart: an unknown container is INVALID_ARGUMENT, an unknown
+/// process NOT_FOUND.
+pub(super) fn lookup(error: container::Error) -> Error {
+    let code = match error {
+        container::Error::Unknown(_) => Code::INVALID_ARGUMENT,
+        container::Error::UnknownProcess { .. } => Code::NOT_FOUND,
+        _ => Code::INTERNAL,
+    };
+    status(code, error)
+}
+
+/// The code of an error where callers expect INTERNAL whatever happened.
+pub(super) fn internal(error: impl std::fmt::Display) -> Error {
+    status(Code::INTERNAL, error)
+}
+
+/// The process has no terminal.
+pub(super) fn unavailable(error: impl std::fmt::Display) -> Error {
+    status(Code::UNAVAILABLE, error)
+}
+
+/// A field of the request cannot be what it is.
+pub(super) fn invalid_argument(error: impl std::fmt::Display) -> Error {
+    status(Code::INVALID_ARGUMENT, error)
+}
+
+fn status(code: Code, error: impl std::fmt::Display) -> Error {
+    Error::RpcStatus(ttrpc::get_status(code, error.to_string()))
+}
