@@ -64,7 +64,7 @@ pub(crate) fn start(
     let binary = CString::new(AGENT_BINARY).map_err(|error| Error::Wait(error.into()))?;
     let spawned = jail::spawn(plan, io, &binary)?;
     let exit = reaper.watch(spawned.pid);
-    let control = AsyncFd::new(spawned.control).map_err(Error::Wait)?;
+    let control = crate::sys::watch(spawned.control).map_err(Error::Wait)?;
     Ok(Launching { pid: spawned.pid, pidfd: Some(spawned.pidfd), exit, control, streams })
 }
 

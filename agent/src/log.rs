@@ -68,11 +68,6 @@ impl Ring {
         self.lines.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Whether every record was handed to a client.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lock().queue.is_empty()
-    }
-
     /// Sends records to a client until it goes away. The record that was on its way then is lost.
     pub(crate) async fn serve(&self, mut client: impl AsyncWrite + Unpin) -> std::io::Result<()> {
         loop {

@@ -28,7 +28,7 @@ impl Channel {
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
         let flags = OFlag::from_bits_truncate(fcntl(&fd, FcntlArg::F_GETFL)?);
         fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        Ok(Self(Arc::new(AsyncFd::new(fd)?)))
+        Ok(Self(Arc::new(crate::sys::watch(fd)?)))
     }
 
     /// Sets the window size, if this is a terminal.

@@ -1,12 +1,14 @@
 //! The agent's only unsafe code: ioctls for which nix has no safe call.
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::libc;
 use nix::pty::Winsize;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use tokio::io::unix::AsyncFd;
 
 nix::ioctl_write_ptr_bad!(
     /// Sets a terminal's window size (tty_ioctl(4), TIOCSWINSZ).
@@ -26,6 +28,18 @@ nix::ioctl_write_ptr_bad!(
     libc::SIOCSIFFLAGS,
     libc::ifreq
 );
+
+/// A descriptor whose readiness the event loop watches: a [`File`], an [`OwnedFd`] or a [`jail::Control`].
+pub(crate) fn watch<T: Watchable>(fd: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: each Watchable type owns one descriptor, which it neither closes nor replaces before it is dropped.
+    unsafe { AsyncFd::register(fd) }.map_err(io::Error::from)
+}
+
+/// Types that own one descriptor for as long as they live, and always the same.
+pub(crate) trait Watchable: AsRawFd {}
+impl Watchable for File {}
+impl Watchable for OwnedFd {}
+impl Watchable for jail::Control {}
 
 /// Sets the window size of the terminal behind `master`.
 pub(crate) fn set_window_size(master: BorrowedFd<'_>, rows: u16, columns: u16) -> nix::Result<()> {

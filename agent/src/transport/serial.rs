@@ -121,7 +121,7 @@ struct SerialPort(AsyncFd<File>);
 impl SerialPort {
     fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-        AsyncFd::new(file).map(Self)
+        Ok(Self(crate::sys::watch(file)?))
     }
 }
 
