@@ -31,6 +31,13 @@ impl Cache {
         Ok(Cache { root: root.canonicalize().map_err(at("resolve", root))? })
     }
 
+    /// A directory for a tool that keeps a cache of its own, and looks after it.
+    pub fn for_tool(&self, name: &str) -> Result<PathBuf, Error> {
+        let path = self.root.join("tools").join(name);
+        fs::create_dir_all(&path).map_err(at("create", &path))?;
+        Ok(path)
+    }
+
     /// Where an entry is, or will be.
     #[must_use]
     pub fn path(&self, kind: &str, key: &Key) -> PathBuf {

@@ -43,6 +43,12 @@ impl fmt::Debug for Key {
     }
 }
 
+/// The sha256 of some bytes, in hexadecimal.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
 /// The sha256 of a file's bytes, in hexadecimal.
 pub fn file_sha256(path: &Path) -> Result<String, Error> {
     let mut hasher = Sha256::new();

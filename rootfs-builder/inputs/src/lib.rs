@@ -23,7 +23,7 @@ pub use cache::Cache;
 pub use deb::unpack_deb;
 pub use error::Error;
 pub use fetch::fetch;
-pub use key::{Key, file_sha256};
+pub use key::{Key, file_sha256, sha256};
 pub use pin::{Archive, Pin};
 pub use progress::{Progress, Task};
 pub use untar::unpack_tar;

@@ -89,6 +89,14 @@ impl Task {
         }
     }
 
+    /// Says what is in hand within one subject: "compiling" "serde v1.0". A log gets only some of these.
+    pub fn at(&self, subject: &str, detail: &str) {
+        match &self.0.bar {
+            Some(bar) => bar.set_message(format!("{subject} {detail}")),
+            None => self.line(subject, &format!("{subject} {detail}")),
+        }
+    }
+
     /// Says how many bytes of how many are done: "downloading 40 of 153 MB".
     pub fn bytes(&self, what: &str, done: u64, total: u64) {
         let mega = |n: u64| n / 1_000_000;

@@ -1,0 +1,101 @@
+//! What can go wrong while artefacts are made. Each variant is a step; each message names the object.
+
+use std::{io, path::PathBuf, process::ExitStatus};
+
+/// Why an artefact could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A pinned input could not be had.
+    #[error(transparent)]
+    Input(#[from] guest_inputs::Error),
+    /// The ramdisk could not be written.
+    #[error(transparent)]
+    Initrd(#[from] initrd::Error),
+    /// The kernel could not be built.
+    #[error(transparent)]
+    Kernel(#[from] kernel_config::Error),
+    /// The manifest could not be written.
+    #[error(transparent)]
+    Manifest(#[from] guest_manifest::Error),
+    /// A step on a file or directory failed.
+    #[error("cannot {step} {}", path.display())]
+    File {
+        /// What was tried, as a verb.
+        step: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A program could not be started.
+    #[error("{stage}: cannot run {program}")]
+    Start {
+        /// What it was for.
+        stage: &'static str,
+        /// Its name.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A program failed.
+    #[error("{stage}: {program} failed ({status}):\n{output}")]
+    Failed {
+        /// What it was for.
+        stage: &'static str,
+        /// Its name.
+        program: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// The last lines it wrote to standard error.
+        output: String,
+    },
+    /// A pin file of this crate is wrong.
+    #[error("{file}: {source}")]
+    PinFile {
+        /// Its path in the repository.
+        file: &'static str,
+        /// Where it stops making sense.
+        source: Box<toml::de::Error>,
+    },
+    /// rustc's description of itself lacks something.
+    #[error("toolchain: rustc -vV says nothing about {0}")]
+    Rustc(&'static str),
+    /// The standard library's source is not pinned for this rustc.
+    #[error(
+        "toolchain: rustc {rustc} has no {triple} target, and rootfs-builder/toolchain.toml pins the standard \
+         library's source for {pinned} only: add a pin for {rustc}, or run `rustup target add {triple}`"
+    )]
+    NoStdSource {
+        /// This machine's rustc.
+        rustc: String,
+        /// The target that is wanted.
+        triple: &'static str,
+        /// The versions there are pins for.
+        pinned: String,
+    },
+    /// The standard library was built, but not all of it is there.
+    #[error("std: the build for {triple} gave no {library}")]
+    NoStd {
+        /// The target.
+        triple: &'static str,
+        /// What is missing.
+        library: &'static str,
+    },
+    /// The agent came out as something else than a static binary for the guest.
+    #[error("agent: {} {what}", path.display())]
+    NotStatic {
+        /// The binary.
+        path: PathBuf,
+        /// What it is instead.
+        what: String,
+    },
+    /// There is no pin for this architecture.
+    #[error("demo image: rootfs-builder/demo.toml has no busybox for {0}")]
+    NoBusybox(guest_arch::Arch),
+}
+
+/// Shorthand for `map_err`: a failed step on a path.
+pub(crate) fn at(step: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
+    let path = path.into();
+    move |source| Error::File { step, path, source }
+}
