@@ -18,9 +18,20 @@ pub mod caps;
 pub mod cgroup;
 mod child;
 mod control;
+mod copy_up;
+mod covers;
+mod identity;
+mod inside;
+mod mounting;
+mod nodes;
 pub mod plan;
+mod program;
+mod rootfs;
 mod spawn;
+mod steps;
 mod sys;
+mod terminal;
+mod users;
 
 /// The OCI runtime specification's types, as this crate takes them.
 pub use oci_spec::runtime as oci;

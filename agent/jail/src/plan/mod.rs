@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::oci;
 
 pub use devices::{Device, DeviceKind};
+pub(crate) use mounts::BINDABLE_IN_PROC;
 pub use mounts::{Mount, Source};
 pub use namespaces::{IdMap, Join, Kind as NamespaceKind, Namespaces};
 pub use options::MountOptions;
@@ -80,8 +81,9 @@ pub struct Container {
     pub readonly_root: bool,
     /// Whether the agent's root must be stacked before `pivot_root` can leave it.
     pub stack_root: bool,
-    /// The root mount's propagation (`MS_SHARED` and so on), where the spec names one.
-    pub propagation: Option<u64>,
+    /// The root mount's propagation (`MS_SHARED` and so on) and whether it holds for everything below, where the spec
+    /// names one.
+    pub propagation: Option<(u64, bool)>,
     /// The host name, where the container has a uts namespace of its own.
     pub hostname: Option<String>,
     /// The NIS domain name, where the container has a uts namespace of its own.
