@@ -1,2 +1,68 @@
-//! To be written.
-fn main() {}
+//! Chores of this repository: `cargo xtask <command>`. One file per command, each a thin layer over the library crates.
+
+mod bench;
+mod build_image;
+mod demo;
+mod deps;
+mod husk;
+mod kernel;
+mod stage;
+mod test;
+mod workspace;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use guest_arch::Arch;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Chores of this repository", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build everything for this machine and run a container in its own VM
+    Demo {
+        /// Install the Debian packages that are missing
+        #[arg(long)]
+        install_deps: bool,
+    },
+    /// Check formatting, lints, unit tests and end-to-end tests
+    Test(test::Options),
+    /// Build agent, ramdisk and kernel into out/<arch>/minimal
+    BuildImage {
+        /// Architecture of the guest
+        #[arg(long, default_value_t = Arch::host())]
+        arch: Arch,
+        /// Install the Debian packages that are missing
+        #[arg(long)]
+        install_deps: bool,
+    },
+    /// Build the guest's kernel into the cache
+    Kernel {
+        /// Architecture of the guest
+        #[arg(long, default_value_t = Arch::host())]
+        arch: Arch,
+        /// Install the Debian packages that are missing
+        #[arg(long)]
+        install_deps: bool,
+    },
+    /// Measure what this repository builds
+    Bench {
+        /// Write the figures to this file too
+        #[arg(long)]
+        json: Option<std::path::PathBuf>,
+    },
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Demo { install_deps } => demo::run(install_deps),
+        Command::Test(options) => test::run(&options),
+        Command::BuildImage { arch, install_deps } => build_image::run(arch, install_deps),
+        Command::Kernel { arch, install_deps } => kernel::run(arch, install_deps),
+        Command::Bench { json } => bench::run(json.as_deref()),
+    }
+}

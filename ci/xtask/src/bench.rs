@@ -1,0 +1,107 @@
+//! `cargo xtask bench`: the figures of DESIGN.md's table, measured on what this repository builds.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use anyhow::{Context, Result, bail};
+use guest_arch::Arch;
+use serde_json::json;
+
+use crate::{build_image, deps, stage::Stages, workspace};
+
+/// One row: a figure, how it spreads, and how often it was taken.
+struct Row {
+    name: &'static str,
+    unit: &'static str,
+    runs: Vec<f64>,
+}
+
+pub(crate) fn run(to: Option<&Path>) -> Result<()> {
+    deps::ensure(&[deps::KERNEL, deps::AGENT, deps::VM], false)?;
+    let image = build_image::build(Arch::host(), &mut Stages::default())?;
+    let once = |name, unit, figure| Row { name, unit, runs: vec![figure] };
+    let size = |bytes: u64| bytes as f64 / 1e6;
+    let manifest = &image.manifest;
+    let rows = [
+        once("agent", "MB", size(manifest.agent.size)),
+        once("crates in the agent's tree", "", crates_in_agent()? as f64),
+        once("initrd", "MB", size(manifest.initrd.size)),
+        once("kernel", "MB", size(manifest.kernel.size)),
+        once("kernel, compressed", "MB", size(manifest.kernel_compressed.size)),
+    ];
+    for row in &rows {
+        println!("{}", row.line());
+    }
+    if let Some(path) = to {
+        let figures: Vec<_> = rows.iter().map(Row::json).collect();
+        let text = serde_json::to_string_pretty(&figures)? + "\n";
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+impl Row {
+    fn line(&self) -> String {
+        let (low, high) = self.range();
+        let (name, unit, median, n) = (self.name, self.unit, self.median(), self.runs.len());
+        format!("{name:<32} {median:>10.2} {unit:<3} {low:>10.2} .. {high:<10.2} n={n}")
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let (low, high) = self.range();
+        json!({
+            "name": self.name, "unit": self.unit, "median": self.median(), "min": low, "max": high,
+            "runs": self.runs.len(),
+        })
+    }
+
+    fn median(&self) -> f64 {
+        let mut sorted = self.runs.clone();
+        sorted.sort_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) }
+    }
+
+    fn range(&self) -> (f64, f64) {
+        let fold = |pick: fn(f64, f64) -> f64| self.runs.iter().copied().reduce(pick).unwrap_or(f64::NAN);
+        (fold(f64::min), fold(f64::max))
+    }
+}
+
+/// Crates that are compiled into the agent, the agent among them; each version counts.
+fn crates_in_agent() -> Result<usize> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["tree", "--locked", "--package", "husk-agent", "--edges", "normal", "--prefix", "none"]);
+    cargo.args(["--target", Arch::host().row().rust_triple, "--format", "{p}"]);
+    let output = cargo.output().context("cannot run cargo tree")?;
+    if !output.status.success() {
+        bail!("cargo tree: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(distinct(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// A line is "name version", with "(*)" behind it where the tree shows a crate once more.
+fn distinct(tree: &str) -> usize {
+    let name = |line: &str| line.split(" (").next().unwrap_or(line).trim().to_owned();
+    tree.lines().map(name).filter(|name| !name.is_empty()).collect::<BTreeSet<_>>().len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crate_counts_once() {
+        assert_eq!(
+            distinct("husk-agent v0.1.0 (/x)\nlibc v0.2.1\nnix v0.31.0\nlibc v0.2.1 (*)\nlibc v0.1.0\n\n"),
+            4
+        );
+    }
+
+    #[test]
+    fn median_and_range() {
+        let row = |runs: &[f64]| Row { name: "x", unit: "s", runs: runs.to_vec() };
+        assert!((row(&[3.0, 1.0, 2.0]).median() - 2.0).abs() < 1e-9);
+        assert!((row(&[4.0, 1.0, 2.0, 3.0]).median() - 2.5).abs() < 1e-9);
+        assert_eq!(row(&[3.0, 1.0, 2.0]).range(), (1.0, 3.0));
+    }
+}

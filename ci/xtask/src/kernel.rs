@@ -1,0 +1,19 @@
+//! `cargo xtask kernel`: the guest's kernel, from the cache or built now.
+
+use anyhow::Result;
+use guest_arch::Arch;
+use guest_inputs::{Cache, Progress};
+
+use crate::deps;
+
+pub(crate) fn run(arch: Arch, install_deps: bool) -> Result<()> {
+    deps::ensure(&[deps::KERNEL], install_deps)?;
+    let kernel = kernel_config::build(&Cache::open()?, arch, &Progress::new())?;
+    println!("linux      {}", kernel.version);
+    for (what, path) in
+        [("image", kernel.image), ("compressed", kernel.compressed), ("config", kernel.config)]
+    {
+        println!("{what:<10} {} ({} bytes)", path.display(), path.metadata()?.len());
+    }
+    Ok(())
+}

@@ -1,0 +1,182 @@
+//! `cargo xtask test`: formatting, lints, unit tests, end-to-end tests; the same here as in CI.
+
+use std::{
+    io::{BufRead, BufReader, Write, stdout},
+    path::PathBuf,
+    process::{Command, ExitStatus, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use guest_arch::Arch;
+use guest_inputs::{Cache, Progress};
+
+use crate::{build_image, deps, husk, stage::Stages, workspace};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Install the Debian packages that are missing
+    #[arg(long)]
+    install_deps: bool,
+    /// Only this part
+    #[arg(long)]
+    only: Option<Part>,
+    /// Only tests with this in their names
+    filter: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Fmt,
+    Clippy,
+    Unit,
+    E2e,
+}
+
+/// What a part of the tests had to say.
+#[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
+struct Count {
+    passed: u64,
+    failed: u64,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let wanted = |part| options.only.is_none_or(|only| only == part);
+    let mut stages = Stages::default();
+    let mut all = Count::default();
+    if wanted(Part::Fmt) {
+        stages.run("fmt", || succeed(workspace::cargo().args(["fmt", "--all", "--check"])))?;
+    }
+    if wanted(Part::Clippy) {
+        let mut clippy = workspace::cargo();
+        clippy.args([
+            "clippy",
+            "--quiet",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ]);
+        stages.run("clippy", || succeed(&mut clippy))?;
+    }
+    if wanted(Part::Unit) {
+        stages.run("unit", || {
+            count(cargo_test(&["--workspace", "--exclude", "e2e"], options, &[]), &mut all)
+        })?;
+    }
+    if wanted(Part::E2e) {
+        end_to_end(options, &mut stages, &mut all)?;
+    }
+    eprint!("\n{}", stages.table());
+    println!("{} passed, {} failed", all.passed, all.failed);
+    if all.failed > 0 {
+        bail!("{} tests failed", all.failed);
+    }
+    Ok(())
+}
+
+/// The tests that need the artefacts: they get them by environment variables.
+fn end_to_end(options: &Options, stages: &mut Stages, all: &mut Count) -> Result<()> {
+    let arch = Arch::host();
+    let packages = [deps::KERNEL, deps::AGENT, deps::VM, deps::TESTS];
+    stages.run("packages", || deps::ensure(&packages, options.install_deps))?;
+    let image = build_image::build(arch, stages)?;
+    let layout = stages.run("container image", || {
+        Ok(rootfs_builder::demo_image(&Cache::open()?, arch, &Progress::new())?)
+    })?;
+    let husk = stages.run("husk", husk::build)?;
+    let env = [("HUSK_ARTEFACTS", image.dir), ("HUSK_TEST_IMAGE", layout), ("HUSK_BIN", husk)];
+    stages.run("artefacts", || {
+        let arguments = ["--package", "rootfs-builder", "--test", "artefacts"];
+        let mut cargo = cargo_test(&arguments, options, &env);
+        cargo.arg("--ignored");
+        count(cargo, all)
+    })?;
+    stages.run("e2e", || count(cargo_test(&["--package", "e2e"], options, &env), all))
+}
+
+/// `cargo test`, ready for arguments of the test programs.
+fn cargo_test(arguments: &[&str], options: &Options, env: &[(&str, PathBuf)]) -> Command {
+    let mut cargo = workspace::cargo();
+    cargo.args(["test", "--locked", "--no-fail-fast"]).args(arguments).arg("--").args(&options.filter);
+    cargo.envs(env.iter().cloned());
+    cargo
+}
+
+fn succeed(command: &mut Command) -> Result<()> {
+    let status = command.stdin(Stdio::null()).status().context("cannot run cargo")?;
+    if status.success() { Ok(()) } else { bail!("failed ({status})") }
+}
+
+/// Passes the output on, and adds up what the test programs report. A test that fails is counted and does not end the
+/// whole: the other parts may say why it did.
+fn count(mut cargo: Command, all: &mut Count) -> Result<()> {
+    let mut child = cargo.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
+    let output = child.stdout.take().expect("it was piped above");
+    let mut here = Count::default();
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line.context("cannot read cargo's output")?;
+        let mut screen = stdout().lock();
+        screen.write_all(&line).and_then(|()| screen.write_all(b"\n")).context("cannot write to stdout")?;
+        if let Some(program) = summary(&String::from_utf8_lossy(&line)) {
+            here.add(program);
+        }
+    }
+    let status = child.wait().context("cannot wait for cargo")?;
+    all.add(here);
+    verdict(status, here)
+}
+
+/// cargo fails when a test fails, which is counted; or for another reason, which ends the stage.
+fn verdict(status: ExitStatus, count: Count) -> Result<()> {
+    match (status.success(), count.failed) {
+        (true, _) => Ok(()),
+        (false, 0) => bail!("cargo test failed ({status}), but no test did"),
+        (false, _) => Ok(()),
+    }
+}
+
+impl Count {
+    fn add(&mut self, other: Count) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+}
+
+/// "test result: ok. 31 passed; 0 failed; 0 ignored; ..."
+fn summary(line: &str) -> Option<Count> {
+    let counts = line.strip_prefix("test result: ")?;
+    let number = |what: &str| {
+        let before = counts.split_once(what)?.0;
+        before.rsplit([' ', ';']).find(|word| !word.is_empty())?.parse().ok()
+    };
+    Some(Count { passed: number(" passed")?, failed: number(" failed")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn summaries_are_read() {
+        let ok =
+            "test result: ok. 31 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.10s";
+        assert_eq!(summary(ok), Some(Count { passed: 31, failed: 0 }));
+        let failed = "test result: FAILED. 3 passed; 12 failed; 0 ignored; 0 measured; 0 filtered out";
+        assert_eq!(summary(failed), Some(Count { passed: 3, failed: 12 }));
+        assert_eq!(summary("test result::tests::x ... ok"), None);
+        assert_eq!(summary("running 3 tests"), None);
+    }
+
+    #[test]
+    fn a_crash_is_no_success() {
+        let failed = ExitStatus::from_raw(101 << 8);
+        assert!(verdict(failed, Count { passed: 3, failed: 0 }).is_err());
+        assert!(verdict(failed, Count { passed: 3, failed: 1 }).is_ok());
+        assert!(verdict(ExitStatus::from_raw(0), Count::default()).is_ok());
+    }
+}
