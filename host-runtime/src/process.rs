@@ -116,7 +116,7 @@ mod tests {
         let (mut second, second_theirs) = UnixStream::pair().unwrap();
         let script = "echo one >&10; echo two >&11; echo oops >&2; exit 3".to_string();
         let process = Process::start(
-            Path::new("/bin/sh"),
+            Path::new("/bin/bash"),
             &["-c".into(), script],
             &dir.path().join("log"),
             vec![theirs.into(), second_theirs.into()],

@@ -6,7 +6,7 @@ use crate::sys;
 
 /// What executes the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accel {
+pub(crate) enum Accel {
     /// The processor, through KVM.
     Kvm,
     /// QEMU's translator, one thread per guest CPU.
@@ -15,7 +15,7 @@ pub enum Accel {
 
 impl Accel {
     /// KVM if the processor has the extension and a probe VM can be made, else emulation.
-    pub fn detect() -> Accel {
+    pub(crate) fn detect() -> Accel {
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         if may_virtualise(&cpuinfo) && probe() { Accel::Kvm } else { Accel::Tcg }
     }

@@ -4,4 +4,4 @@ mod accel;
 pub(crate) mod config;
 pub(crate) mod qmp;
 
-pub use accel::Accel;
+pub(crate) use accel::Accel;
