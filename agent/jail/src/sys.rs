@@ -281,10 +281,14 @@ pub(crate) fn set_terminal_size(fd: impl AsFd, rows: u16, columns: u16) -> Resul
 
 /// Puts every signal back to its default disposition and unblocks all of them.
 pub(crate) fn default_signals() -> Result<()> {
+    // Not by way of the libc, which keeps two of them for itself and leaves those ignored if they were.
+    let default = [0_u64; 8];
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL is always a valid disposition; numbers the libc keeps for itself are refused, which is
-        // what we want for them.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: all zeroes is SIG_DFL without flags in every architecture's struct sigaction, none of which is
+        // longer than this; the kernel is given no place to write the old one. SIGKILL and SIGSTOP are refused.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null_mut::<u64>(), 8);
+        }
     }
     nix::sys::signal::SigSet::empty().thread_set_mask()
 }

@@ -74,9 +74,7 @@ pub(crate) fn resolve(user: &User, passwd: &[Passwd], groups: &[Group]) -> Resul
                 .ok_or_else(|| format!("group {group:?}: no such group in the container's \"/etc/group\""))?
         }
         None => {
-            let member = |group: &&Group| {
-                entry.is_some_and(|entry| group.members.contains(&entry.name))
-            };
+            let member = |group: &&Group| entry.is_some_and(|entry| group.members.contains(&entry.name));
             further.extend(groups.iter().filter(member).map(|group| group.gid));
             entry.map_or(user.gid, |entry| entry.gid)
         }

@@ -71,7 +71,7 @@ fn one(mount: &oci::Mount, namespaces: &Namespaces, context: &Context) -> Result
     {
         return Err(PlanError::InsideProc(destination));
     }
-    let options = options::parse(mount.options().as_deref().unwrap_or_default())?;
+    let mut options = options::parse(mount.options().as_deref().unwrap_or_default())?;
     let typ = mount.typ().as_deref().unwrap_or("");
     let source = mount.source().as_deref().filter(|source| !source.as_os_str().is_empty());
     // The option wins over the type: an emptyDir comes as type "local" with "rbind".
@@ -90,12 +90,15 @@ fn one(mount: &oci::Mount, namespaces: &Namespaces, context: &Context) -> Result
     if namespaces.creates(Kind::User) {
         source = for_user_namespace(source, namespaces, context);
     }
-    let mut options = options;
-    if matches!(&source, Source::FileSystem { fstype, .. } if fstype == "cgroup2")
-        || matches!(source, Source::Bind { .. })
-    {
+    match &source {
         // Words for another file system than the one that is mounted now.
-        options.data.clear();
+        Source::Bind { .. } => options.data.clear(),
+        Source::FileSystem { fstype, .. } if fstype == "cgroup2" => options.data.clear(),
+        // The kernel refuses a group that is not in the user namespace.
+        Source::FileSystem { fstype, .. } if fstype == "devpts" && namespaces.creates(Kind::User) => {
+            options.data.retain(|word| group_exists(word, namespaces));
+        }
+        Source::FileSystem { .. } => {}
     }
     Ok(Mount { destination, source, options })
 }
@@ -114,4 +117,10 @@ fn for_user_namespace(source: Source, namespaces: &Namespaces, context: &Context
         },
         _ => source,
     }
+}
+
+/// Whether the group of a `gid=N` word has an id in the user namespace; any other word has no group.
+fn group_exists(word: &str, namespaces: &Namespaces) -> bool {
+    let Some(gid) = word.strip_prefix("gid=").and_then(|gid| gid.parse::<u32>().ok()) else { return true };
+    namespaces.gids.iter().any(|map| gid >= map.inside && gid - map.inside < map.size)
 }
