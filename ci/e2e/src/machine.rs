@@ -1,0 +1,259 @@
+//! VMs for tests: booted on demand, shared where possible, gone afterwards.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use agent_api::agent::CreateSandboxRequest;
+use agent_api::paths;
+use husk::agent::Client;
+use husk::size::Memory;
+use husk::vm::fate::Fate;
+use husk::vm::{Vm, VmSpec};
+use husk::{share, transport};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
+
+use crate::{Guest, Settings};
+
+/// How long a test may take, boot not included. A slow emulated machine under load needs a good part of it.
+pub const LIMIT: Duration = Duration::from_secs(120);
+
+/// Name of the root file system's directory in the share.
+pub(crate) const ROOTFS: &str = "rootfs";
+
+/// VMs at a time: each wants a processor, and more only make all of them late.
+static SLOTS: Semaphore = Semaphore::const_new(2);
+
+/// Tests at a time on one VM, however many threads run them.
+static TESTS: Semaphore = Semaphore::const_new(4);
+
+/// Runs a test on the VM that all such tests share.
+pub fn test(body: impl AsyncFnOnce(&Guest)) {
+    block_on(async {
+        let _turn = TESTS.acquire().await.expect("it is never closed");
+        attend(Machine::shared().await, body).await;
+    });
+}
+
+/// A VM of a test's own.
+#[derive(Clone, Debug)]
+pub struct Boot {
+    memory_mib: u64,
+    cpus: u32,
+    transport: transport::Kind,
+    share: share::Kind,
+    cmdline: Vec<String>,
+    sandbox: bool,
+}
+
+impl Default for Boot {
+    fn default() -> Boot {
+        Boot {
+            memory_mib: 256,
+            cpus: 1,
+            transport: transport::Kind::Serial,
+            share: share::Kind::Auto,
+            cmdline: Vec::new(),
+            sandbox: true,
+        }
+    }
+}
+
+impl Boot {
+    /// A VM like the shared one.
+    pub fn new() -> Boot {
+        Boot::default()
+    }
+
+    /// With this much memory.
+    pub fn memory(mut self, mib: u64) -> Boot {
+        self.memory_mib = mib;
+        self
+    }
+
+    /// With this many processors.
+    pub fn cpus(mut self, cpus: u32) -> Boot {
+        self.cpus = cpus;
+        self
+    }
+
+    /// With the agent behind vsock instead of a serial port.
+    pub fn vsock(mut self) -> Boot {
+        self.transport = transport::Kind::Vsock;
+        self
+    }
+
+    /// With the root file system shared in a certain way.
+    pub fn share(mut self, kind: share::Kind) -> Boot {
+        self.share = kind;
+        self
+    }
+
+    /// With one more word on the kernel command line.
+    pub fn cmdline(mut self, word: &str) -> Boot {
+        self.cmdline.push(word.into());
+        self
+    }
+
+    /// Without `CreateSandbox`: the guest as it comes up.
+    pub fn bare(mut self) -> Boot {
+        self.sandbox = false;
+        self
+    }
+
+    /// Runs a test on a VM of its own.
+    pub fn test(self, body: impl AsyncFnOnce(&Guest)) {
+        block_on(async { attend(Arc::new(Machine::boot(self).await), body).await });
+    }
+}
+
+/// A booted VM, its directory and its place among those that may run.
+pub(crate) struct Machine {
+    // Dropped in this order: the VM lets go of the directory before it is removed.
+    pub(crate) vm: Vm,
+    dir: TempDir,
+    _slot: SemaphorePermit<'static>,
+}
+
+impl Machine {
+    /// The VM that runs already, or a new one. It goes when the last test is done with it.
+    async fn shared() -> Arc<Machine> {
+        static SHARED: Mutex<Weak<Machine>> = Mutex::const_new(Weak::new());
+        let mut shared = SHARED.lock().await;
+        if let Some(machine) = shared.upgrade()
+            && is_up(&machine.vm.fate()).await
+        {
+            return machine;
+        }
+        let machine = Arc::new(Machine::boot(Boot::new()).await);
+        *shared = Arc::downgrade(&machine);
+        machine
+    }
+
+    async fn boot(boot: Boot) -> Machine {
+        let settings = Settings::get();
+        let slot = SLOTS.acquire().await.expect("it is never closed");
+        let dir = TempDir::with_prefix("husk-e2e-").expect("a temporary directory");
+        let share = dir.path().join("share");
+        for name in [&share, &dir.path().join("state")] {
+            std::fs::create_dir(name).expect("a directory in a new directory");
+        }
+        unpack(&settings.image, &share.join(ROOTFS)).await;
+        let spec = VmSpec {
+            memory: Memory::from_mib(boot.memory_mib).expect("an amount that a guest can have"),
+            cpus: boot.cpus,
+            share: Some(share),
+            share_kind: boot.share,
+            transport: boot.transport,
+            extra_cmdline: boot.cmdline,
+            boot_timeout: Duration::from_secs(60),
+            ..VmSpec::new(&settings.artefacts, state(&dir))
+        };
+        // Its tasks live on the common runtime: each test has a runtime of its own, which ends before the VM does.
+        let booted = runtime().spawn(Vm::boot(spec)).await.expect("booting does not panic");
+        let vm = booted.unwrap_or_else(|error| {
+            print_logs(&state(&dir));
+            panic!("{error}")
+        });
+        let machine = Machine { vm, dir, _slot: slot };
+        if boot.sandbox {
+            let created = machine.create_sandbox().await;
+            created.unwrap_or_else(|error| {
+                machine.print_logs();
+                panic!("{error}")
+            });
+        }
+        machine
+    }
+
+    pub(crate) async fn create_sandbox(&self) -> Result<(), husk::agent::Error> {
+        let request = CreateSandboxRequest {
+            hostname: "e2e".into(),
+            sandbox_id: "sandbox".into(),
+            storages: self.vm.share_storage(paths::SHARE_ROOT).into_iter().collect(),
+            ..Default::default()
+        };
+        self.vm.agent().create_sandbox(&request).await
+    }
+
+    pub(crate) fn share(&self) -> PathBuf {
+        self.dir.path().join("share")
+    }
+
+    pub(crate) fn print_logs(&self) {
+        print_logs(&state(&self.dir));
+    }
+}
+
+/// A client of its own on the VM's socket, kept by the common runtime.
+pub(crate) async fn connect(vm: &Vm) -> Client {
+    let (socket, fate) = (vm.agent_socket(), vm.fate());
+    let connecting = runtime().spawn(async move { Client::connect(&socket, Some(fate)).await });
+    connecting.await.expect("connecting does not panic").expect("the agent takes another connection")
+}
+
+/// Does something on the runtime that outlives every test.
+pub(crate) fn in_background(work: impl Future<Output = ()> + Send + 'static) {
+    runtime().spawn(work);
+}
+
+/// Runs a test on the thread it was started on, which is where its output is kept for the case that it fails.
+pub(crate) fn block_on(work: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(work);
+}
+
+async fn attend(machine: Arc<Machine>, body: impl AsyncFnOnce(&Guest)) {
+    let guest = Guest::new(machine);
+    let in_time = tokio::time::timeout(LIMIT, async {
+        body(&guest).await;
+        guest.clean_up().await;
+    });
+    // The guest is still there when this panics, and tells what it logged.
+    assert!(in_time.await.is_ok(), "the test was not done within {} s", LIMIT.as_secs());
+}
+
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        runtime.expect("a runtime")
+    })
+}
+
+async fn is_up(fate: &Fate) -> bool {
+    tokio::select! {
+        biased;
+        _ = fate.gone() => false,
+        () = std::future::ready(()) => true,
+    }
+}
+
+fn state(dir: &TempDir) -> PathBuf {
+    dir.path().join("state")
+}
+
+async fn unpack(image: &Path, rootfs: &Path) {
+    let _ = image;
+    let from = std::env::var_os("HUSK_TEST_ROOTFS").expect("HUSK_TEST_ROOTFS");
+    let status = std::process::Command::new("cp").arg("-a").arg(from).arg(rootfs).status();
+    assert!(status.expect("cp").success());
+}
+
+/// What a failed test's VM said.
+fn print_logs(state: &Path) {
+    for name in ["console.log", "agent.log", "qemu.log", "virtiofsd.log", "vsock.log"] {
+        if let Ok(bytes) = std::fs::read(state.join(name)) {
+            let text = String::from_utf8_lossy(&bytes);
+            let lines: Vec<&str> = text.lines().collect();
+            let skipped = lines.len().saturating_sub(LINES);
+            println!("--- {name}, {} lines{}", lines.len(), if skipped > 0 { ", the last of them:" } else { ":" });
+            lines[skipped..].iter().for_each(|line| println!("{line}"));
+        }
+    }
+}
+
+/// The most lines of one log that are printed.
+const LINES: usize = 200;

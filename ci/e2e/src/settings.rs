@@ -1,0 +1,34 @@
+//! What the tests run on, by environment variable. Nothing is guessed: tests of yesterday's kernel prove nothing.
+
+use std::path::PathBuf;
+
+/// Where the things under test are.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Directory of the guest artefacts, with `manifest.json`.
+    pub artefacts: PathBuf,
+    /// OCI image layout of the test image.
+    pub image: PathBuf,
+    /// The `husk` binary.
+    pub husk: PathBuf,
+}
+
+impl Settings {
+    /// The settings of this run. Panics, which fails the test, where one is missing.
+    pub fn get() -> Settings {
+        Settings {
+            artefacts: path("HUSK_ARTEFACTS"),
+            image: path("HUSK_TEST_IMAGE"),
+            husk: path("HUSK_BIN"),
+        }
+    }
+}
+
+fn path(name: &str) -> PathBuf {
+    match std::env::var_os(name) {
+        Some(value) if !value.is_empty() => {
+            std::path::absolute(PathBuf::from(value)).expect("a path that is not empty can be made absolute")
+        }
+        _ => panic!("{name} is not set: run the end-to-end tests with `cargo xtask test`"),
+    }
+}
