@@ -327,7 +327,7 @@ impl Client {
     /// A broken connection is often the first sign of a VM that is dying: its own reason says more.
     async fn lost(&self, call: &'static str, object: String, error: ttrpc::Error) -> Error {
         if let Some(fate) = &self.fate
-            && let Ok(gone) = tokio::time::timeout(Duration::from_secs(2), fate.gone()).await
+            && let Ok(gone) = tokio::time::timeout(Duration::from_secs(3), fate.gone()).await
         {
             return Error::Gone { call, object, gone };
         }

@@ -28,16 +28,16 @@ pub enum Error {
     },
     /// The image or root file system.
     #[error("image: {0}")]
-    Image(#[source] Chained<image::Error>),
+    Image(Chained<image::Error>),
     /// The state directory.
     #[error("state: {0}")]
-    State(#[source] Chained<state::Error>),
+    State(Chained<state::Error>),
     /// The VM.
     #[error("{0}")]
-    Vm(#[source] Chained<vm::Error>),
+    Vm(vm::Error),
     /// The agent.
     #[error("agent: {0}")]
-    Agent(#[source] Chained<agent::Error>),
+    Agent(Chained<agent::Error>),
     /// A signal before there was a workload to take it.
     #[error("{stage}: {object}: interrupted by signal {signal}")]
     Interrupted {
@@ -49,7 +49,7 @@ pub enum Error {
         signal: u32,
     },
     /// Something of the process itself.
-    #[error("{object}: {source}")]
+    #[error("{object}: {}", crate::error::plain(source))]
     System {
         /// What was attempted.
         object: String,
@@ -83,7 +83,7 @@ impl From<image::Error> for Error {
 
 impl From<vm::Error> for Error {
     fn from(error: vm::Error) -> Error {
-        Error::Vm(error.into())
+        Error::Vm(error)
     }
 }
 

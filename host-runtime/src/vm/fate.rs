@@ -59,7 +59,8 @@ pub(crate) struct Evidence {
 /// The task that follows QEMU's events and its process.
 #[derive(Debug)]
 pub(crate) struct Monitor {
-    task: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
+    tell: Arc<watch::Sender<Option<Arc<str>>>>,
     fate: Fate,
     port: watch::Receiver<bool>,
 }
@@ -68,18 +69,39 @@ impl Monitor {
     /// Follows `process` and `events`; `console` ends when all the guest said is in its file.
     pub(crate) fn start(process: Watch, events: Events, console: JoinHandle<()>, evidence: Evidence) -> Monitor {
         let (tell, fate) = watch::channel(None);
+        let tell = Arc::new(tell);
         let (open, port) = watch::channel(false);
+        let teller = tell.clone();
         let task = tokio::spawn(async move {
             let mut reset = None;
             tokio::select! {
                 () = follow(events, open, &mut reset) => {}
                 how = process.exited() => {
                     let _ = tokio::time::timeout(Duration::from_secs(1), console).await;
-                    tell.send_replace(Some(explain(&how, reset.as_deref(), &evidence).into()));
+                    teller.send_replace(Some(explain(&how, reset.as_deref(), &evidence).into()));
                 }
             }
         });
-        Monitor { task, fate: Fate(fate), port }
+        Monitor { tasks: vec![task], tell, fate: Fate(fate), port }
+    }
+
+    /// Counts the end of the channel to the agent as the end of the VM, unless QEMU's own end explains it.
+    pub(crate) fn follow_channel(&mut self, mut ended: watch::Receiver<Option<String>>) {
+        let tell = self.tell.clone();
+        self.tasks.push(tokio::spawn(async move {
+            let reason = match ended.wait_for(Option::is_some).await {
+                Ok(reason) => reason.clone().unwrap_or_default(),
+                Err(_) => return,
+            };
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            tell.send_if_modified(|fate| {
+                let first = fate.is_none();
+                if first {
+                    *fate = Some(format!("channel to the guest: {reason}").into());
+                }
+                first
+            });
+        }));
     }
 
     pub(crate) fn fate(&self) -> &Fate {
@@ -95,7 +117,7 @@ impl Monitor {
 
 impl Drop for Monitor {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 

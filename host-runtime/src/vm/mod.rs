@@ -13,11 +13,12 @@ use std::time::Duration;
 use agent_api::agent::Storage;
 use agent_api::{cmdline, ports};
 use guest_arch::Arch;
+use guest_manifest::Manifest;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
 use crate::agent;
-use crate::artefacts::{self, Artefacts};
+use crate::error::Chained;
 use crate::log;
 use crate::process::Process;
 use crate::program::find_program;
@@ -74,19 +75,27 @@ impl VmSpec {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The artefacts.
-    #[error("artefacts: {0}")]
-    Artefacts(#[source] Chained<artefacts::Error>),
+    #[error(transparent)]
+    Artefacts(#[from] guest_manifest::Error),
+    /// They are for another machine.
+    #[error("artefacts: {}: made for {found}, this machine is {}", .dir.display(), Arch::host())]
+    Arch {
+        /// Their directory.
+        dir: PathBuf,
+        /// The architecture they are made for.
+        found: String,
+    },
     /// The shared directory.
     #[error("share: {0}")]
-    Share(#[source] Chained<share::Error>),
+    Share(Chained<share::Error>),
     /// The vsock daemon.
     #[error("vsock: {0}")]
-    Vsock(#[source] Chained<vsock::Error>),
+    Vsock(Chained<vsock::Error>),
     /// There is no emulator.
     #[error("qemu: {0}: not found")]
     NoQemu(&'static str),
     /// It cannot be started, or one of its channels cannot be made.
-    #[error("qemu: {object}: {source}")]
+    #[error("qemu: {object}: {}", crate::error::plain(source))]
     Qemu {
         /// What was made.
         object: String,
@@ -98,7 +107,7 @@ pub enum Error {
     Control(String),
     /// The VM ended.
     #[error("boot: guest: {0}")]
-    Gone(#[from] Gone),
+    Gone(Gone),
     /// The guest took too long.
     #[error("boot: guest: not ready within {} s; its console ends with: {console}", .limit.as_secs())]
     Late {
@@ -109,10 +118,14 @@ pub enum Error {
     },
     /// The agent did not answer.
     #[error("boot: agent: {0}")]
-    Agent(#[source] Chained<agent::Error>),
+    Agent(Chained<agent::Error>),
 }
 
-pub use crate::error::Chained;
+impl From<Gone> for Error {
+    fn from(gone: Gone) -> Error {
+        Error::Gone(gone)
+    }
+}
 
 /// A running VM. Dropping it kills QEMU and the helpers and removes the sockets.
 #[derive(Debug)]
@@ -135,7 +148,10 @@ impl Vm {
         let dir = &spec.state_dir;
         let sockets = Sockets(dir.clone());
         let row = Arch::host().row();
-        let artefacts = Artefacts::load(&spec.artefacts).map_err(|e| Error::Artefacts(e.into()))?;
+        let manifest = Manifest::load(&spec.artefacts)?;
+        if manifest.arch != Arch::host().name() {
+            return Err(Error::Arch { dir: spec.artefacts, found: manifest.arch });
+        }
         let program = find_program(row.qemu_binary, &[]).ok_or(Error::NoQemu(row.qemu_binary))?;
         let share = match &spec.share {
             Some(shared) => {
@@ -156,21 +172,24 @@ impl Vm {
             accel: Accel::detect(),
             memory: spec.memory,
             cpus: spec.cpus,
-            kernel: artefacts.kernel,
-            initrd: artefacts.initrd,
-            cmdline: command_line(&artefacts.cmdline, &spec.extra_cmdline),
+            kernel: manifest.kernel_path(&spec.artefacts),
+            initrd: manifest.initrd_path(&spec.artefacts),
+            cmdline: command_line(&manifest.cmdline, &spec.extra_cmdline),
             share: share.as_ref().map(Share::device),
             vsock: vsock.as_ref().map(|vsock| vsock.device.clone()),
         };
         let (qemu, channels) = start_qemu(&program, &config, dir)?;
 
         let boot = async {
-            let (monitor, serial) = attach(&qemu, channels, dir).await?;
+            let (mut monitor, serial) = attach(&qemu, channels, dir).await?;
             monitor.port_open().await?;
             let mux = match spec.transport {
                 transport::Kind::Serial => Some(Mux::start(serial, &hybrid).map_err(cannot(&hybrid))?),
                 transport::Kind::Vsock => None,
             };
+            if let Some(mux) = &mux {
+                monitor.follow_channel(mux.ended());
+            }
             let client = first_answer(&hybrid, monitor.fate()).await?;
             Ok::<_, Error>((monitor, mux, client))
         };
