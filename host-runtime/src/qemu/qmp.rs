@@ -1,6 +1,6 @@
-//! QMP, QEMU's control channel: JSON objects, one a line. Our side of the greeting, a few commands, and the events.
+//! QMP, QEMU's control channel: JSON objects, one a line. Our side of the greeting, and the events.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -36,28 +36,27 @@ pub(crate) enum Error {
     Refused { command: &'static str, text: String },
 }
 
-/// The reading half: events.
-pub(crate) struct Events(Lines);
-
-/// The writing half: commands whose answers nobody waits for.
-pub(crate) struct Commands(OwnedWriteHalf);
+/// The channel, as a source of events. It holds the writing half too: QEMU takes its end for the end of the client.
+pub(crate) struct Events {
+    lines: Lines,
+    _write: OwnedWriteHalf,
+}
 
 struct Lines(BufReader<OwnedReadHalf>);
 
 /// Reads the greeting and leaves negotiation mode.
-pub(crate) async fn greet(stream: UnixStream) -> Result<(Events, Commands), Error> {
-    let (read, write) = stream.into_split();
+pub(crate) async fn greet(stream: UnixStream) -> Result<Events, Error> {
+    let (read, mut write) = stream.into_split();
     let mut lines = Lines(BufReader::new(read));
-    let mut commands = Commands(write);
     let greeting = lines.next().await?;
     if greeting.get("QMP").is_none() {
         return Err(Error::NoGreeting(brief(&greeting)));
     }
-    commands.send("qmp_capabilities").await?;
+    write.write_all(b"{\"execute\": \"qmp_capabilities\"}\n").await?;
     loop {
         let answer = lines.next().await?;
         if answer.get("return").is_some() {
-            return Ok((Events(lines), commands));
+            return Ok(Events { lines, _write: write });
         }
         if let Some(error) = answer.get("error") {
             return Err(Error::Refused { command: "qmp_capabilities", text: brief(error) });
@@ -69,20 +68,11 @@ impl Events {
     /// The next event; answers to commands are skipped. Half a line is lost when this is dropped half-way.
     pub(crate) async fn next(&mut self) -> Result<Event, Error> {
         loop {
-            let message = self.0.next().await?;
+            let message = self.lines.next().await?;
             if let Some(event) = message.get("event").and_then(Value::as_str) {
                 return Ok(event_of(event, &message["data"]));
             }
         }
-    }
-}
-
-impl Commands {
-    /// Sends a command that takes no arguments.
-    pub(crate) async fn send(&mut self, command: &str) -> Result<(), Error> {
-        let mut line = json!({ "execute": command }).to_string();
-        line.push('\n');
-        Ok(self.0.write_all(line.as_bytes()).await?)
     }
 }
 
@@ -118,7 +108,7 @@ fn brief(value: &Value) -> String {
 mod tests {
     use super::*;
 
-    async fn qemu_says(script: &[u8]) -> Result<(Events, Commands), Error> {
+    async fn qemu_says(script: &[u8]) -> Result<Events, Error> {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(script).await.unwrap();
         theirs.shutdown().await.unwrap();
@@ -135,7 +125,7 @@ mod tests {
             r#"{"event": "VSERPORT_CHANGE", "data": {"open": true, "id": "agent"}}"#,
             r#"{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}"#
         );
-        let (mut events, _commands) = qemu_says(script.as_bytes()).await.unwrap();
+        let mut events = qemu_says(script.as_bytes()).await.unwrap();
         assert_eq!(events.next().await.unwrap(), Event::Port { id: "agent".into(), open: true });
         assert_eq!(events.next().await.unwrap(), Event::Shutdown { reason: "guest-reset".into() });
         assert!(matches!(events.next().await, Err(Error::Closed | Error::Io(_))));
@@ -146,6 +136,17 @@ mod tests {
         assert!(matches!(qemu_says(b"{\"hello\": 1}\n").await, Err(Error::NoGreeting(_))));
         assert!(matches!(qemu_says(b"SSH-2.0\n").await, Err(Error::Unreadable(_))));
         assert!(matches!(qemu_says(b"").await, Err(Error::Closed)));
+    }
+
+    #[tokio::test]
+    async fn the_channel_stays_open_while_events_are_awaited() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(HELLO.as_bytes()).await.unwrap();
+        let _events = greet(ours).await.unwrap();
+        let mut buffer = [0; 256];
+        assert!(theirs.read(&mut buffer).await.unwrap() > 0);
+        let end = tokio::time::timeout(std::time::Duration::from_millis(100), theirs.read(&mut buffer)).await;
+        assert!(end.is_err(), "QEMU sees {end:?}");
     }
 
     #[tokio::test]

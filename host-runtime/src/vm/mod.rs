@@ -322,14 +322,15 @@ fn cannot(object: &Path) -> impl Fn(io::Error) -> Error {
     move |source| Error::Qemu { object: object.clone(), source }
 }
 
-/// The manifest's words, then ours: logs on their port, a panic that ends the VM, what the caller adds.
+/// The manifest's words, then the caller's, then what both left out: a panic that ends the VM, and a port for the log.
 fn command_line(base: &str, extra: &[String]) -> String {
     let mut words: Vec<String> = base.split_ascii_whitespace().map(String::from).collect();
-    if !words.iter().any(|word| word.starts_with("panic=")) {
-        words.push("panic=-1".into());
-    }
-    words.push(format!("{}={}", cmdline::LOG_VPORT, ports::LOGS));
     words.extend_from_slice(extra);
+    for (key, value) in [("panic", "-1".to_string()), (cmdline::LOG_VPORT, ports::LOGS.to_string())] {
+        if !words.iter().any(|word| word.split_once('=').is_some_and(|(word, _)| word == key)) {
+            words.push(format!("{key}={value}"));
+        }
+    }
     words.join(" ")
 }
 
@@ -356,7 +357,7 @@ async fn attach(qemu: &Process, channels: Channels, dir: &Path) -> Result<(Monit
         let _ = log::capture(channels.console, console, log::LIMIT).await;
     });
     let events = match qmp::greet(channels.qmp).await {
-        Ok((events, _commands)) => events,
+        Ok(events) => events,
         // The channel of a dead QEMU closes before the process can be waited for.
         Err(e) => match tokio::time::timeout(Duration::from_secs(2), watch.exited()).await {
             Ok(how) => return Err(Error::Gone(Gone::new(fate::explain(&how, None, &evidence)))),
@@ -399,9 +400,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_ends_with_the_callers_words() {
+    fn the_command_line_is_completed() {
         let line = command_line("console=hvc0  quiet", &["agent.log=debug".into()]);
-        assert_eq!(line, "console=hvc0 quiet panic=-1 agent.log_vport=1025 agent.log=debug");
-        assert!(!command_line("panic=1", &[]).contains("panic=-1"));
+        assert_eq!(line, "console=hvc0 quiet agent.log=debug panic=-1 agent.log_vport=1025");
+        assert_eq!(command_line("panic=1", &["agent.log_vport=0".into()]), "panic=1 agent.log_vport=0");
     }
 }
