@@ -66,7 +66,7 @@ impl Cache {
         if entry.is_dir() {
             return Ok(entry);
         }
-        self.sweep(&shelf, key);
+        sweep(&shelf, key);
         let half = tempfile::Builder::new()
             .prefix(&half_prefix(key))
             .tempdir_in(&shelf)
@@ -76,20 +76,27 @@ impl Cache {
         let _moved_away = half.keep();
         Ok(entry)
     }
+}
 
-    /// Removes what a killed builder of this key left. The caller holds the lock: nobody is at work on it.
-    fn sweep(&self, shelf: &Path, key: &Key) {
-        let prefix = half_prefix(key);
-        for left in fs::read_dir(shelf).into_iter().flatten().flatten() {
-            if left.file_name().to_string_lossy().starts_with(&prefix) {
-                let _best_effort = fs::remove_dir_all(left.path());
-            }
+/// Removes what killed builders left on a shelf, of whatever key: half a kernel is a gigabyte. A half whose lock is held
+/// is somebody's work.
+fn sweep(shelf: &Path, own: &Key) {
+    for left in fs::read_dir(shelf).into_iter().flatten().flatten() {
+        let name = left.file_name().to_string_lossy().into_owned();
+        let Some((prefix, _)) = name.split_once(HALF) else { continue };
+        let abandoned = prefix == format!(".{}", own.hex())
+            || File::open(shelf.join(format!("{prefix}.lock"))).is_ok_and(|lock| lock.try_lock().is_ok());
+        if abandoned {
+            let _best_effort = fs::remove_dir_all(left.path());
         }
     }
 }
 
+/// Between the key and the random end of a half-built entry's name.
+const HALF: &str = ".half-";
+
 fn half_prefix(key: &Key) -> String {
-    format!(".{}.half-", key.hex())
+    format!(".{}{HALF}", key.hex())
 }
 
 #[cfg(test)]
@@ -153,12 +160,22 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_builder_left_is_swept() {
+    fn what_killed_builders_left_is_swept_and_what_others_build_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::at(dir.path()).unwrap();
-        let key = Key::new("t");
-        fs::create_dir_all(dir.path().join("things").join(format!("{}xyz", half_prefix(&key)))).unwrap();
-        cache.build("things", &key, |_| Ok::<(), Error>(())).unwrap();
-        assert_eq!(directories(&cache, "things"), 1);
+        let [own, dead, alive] = ["own", "dead", "alive"].map(Key::new);
+        let shelf = dir.path().join("things");
+        fs::create_dir(&shelf).unwrap();
+        let half = |key| shelf.join(format!("{}xyz", half_prefix(key)));
+        let lock = |key: &Key| File::create(shelf.join(format!(".{}.lock", key.hex()))).unwrap();
+        for key in [&own, &dead, &alive] {
+            fs::create_dir(half(key)).unwrap();
+            lock(key);
+        }
+        let at_work = lock(&alive);
+        at_work.lock().unwrap();
+        cache.build("things", &own, |_| Ok::<(), Error>(())).unwrap();
+        assert!(!half(&own).exists() && !half(&dead).exists());
+        assert!(half(&alive).exists());
     }
 }
