@@ -1,12 +1,14 @@
 //! VMs for tests: booted on demand, shared where possible, gone afterwards.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use agent_api::agent::CreateSandboxRequest;
 use agent_api::paths;
 use husk::agent::Client;
+use husk::image::Reference;
 use husk::size::Memory;
 use husk::vm::fate::Fate;
 use husk::vm::{Vm, VmSpec};
@@ -235,11 +237,13 @@ fn state(dir: &TempDir) -> PathBuf {
     dir.path().join("state")
 }
 
+/// Each VM gets files of its own, so that tests may write to them.
 async fn unpack(image: &Path, rootfs: &Path) {
-    let _ = image;
-    let from = std::env::var_os("HUSK_TEST_ROOTFS").expect("HUSK_TEST_ROOTFS");
-    let status = std::process::Command::new("cp").arg("-a").arg(from).arg(rootfs).status();
-    assert!(status.expect("cp").success());
+    let image = Reference { dir: image.into(), name: None };
+    let rootfs = rootfs.to_path_buf();
+    let unpacking =
+        tokio::task::spawn_blocking(move || husk::image::unpack(&image, &rootfs, &AtomicBool::new(false)));
+    unpacking.await.expect("unpacking does not panic").unwrap_or_else(|error| panic!("the test image: {error}"));
 }
 
 /// What a failed test's VM said.
