@@ -56,7 +56,9 @@ impl Bench {
         make_rootfs(&directory.join("rootfs"));
         // Not where cargo put it: root of a user namespace may not get there.
         fs::copy(std::env::current_exe().unwrap(), directory.join("jail")).unwrap();
-        let context = Context { id: "test".into(), bundle: directory.clone(), ..Context::default() };
+        let root_is_ramfs = fs::read_to_string("/proc/self/mountinfo").unwrap().contains(" / / rw - rootfs ");
+        let context =
+            Context { id: "test".into(), bundle: directory.clone(), root_is_ramfs, ..Context::default() };
         Bench { directory, spec: spec(args), context }
     }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::bench::{Bench, Outcome, process, script};
 
-type Test = (&'static str, fn());
+pub(crate) type Test = (&'static str, fn());
 
 pub(crate) const ALL: &[Test] = &[
     ("output_and_exit_code", output_and_exit_code),
@@ -44,13 +44,13 @@ pub(crate) const ALL: &[Test] = &[
     ("stacked_root", stacked_root),
 ];
 
-fn out(bench: &Bench) -> String {
+pub(crate) fn out(bench: &Bench) -> String {
     let Outcome { out, err, code } = bench.run().unwrap();
     assert_eq!((err.as_str(), code), ("", 0), "stdout was {out:?}");
     out
 }
 
-fn lines(bench: &Bench) -> Vec<String> {
+pub(crate) fn lines(bench: &Bench) -> Vec<String> {
     out(bench).lines().map(str::to_owned).collect()
 }
 
