@@ -5,16 +5,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use agent_api::agent::{
-    CloseStdinRequest, CreateContainerRequest, CreateSandboxRequest, DestroySandboxRequest, ExecProcessRequest,
-    ReadStreamRequest, RemoveContainerRequest, SignalProcessRequest, StartContainerRequest, TtyWinResizeRequest,
-    WaitProcessRequest, WriteStreamRequest,
+    CloseStdinRequest, CreateContainerRequest, CreateSandboxRequest, DestroySandboxRequest,
+    ExecProcessRequest, ReadStreamRequest, RemoveContainerRequest, SignalProcessRequest,
+    StartContainerRequest, TtyWinResizeRequest, WaitProcessRequest, WriteStreamRequest,
 };
 use agent_api::agent_ttrpc::AgentServiceClient;
 use agent_api::health::CheckRequest;
 use agent_api::health_ttrpc::HealthClient;
 use agent_api::ports;
-use ttrpc::context::{self, Context};
 use ttrpc::r#async::transport::Socket;
+use ttrpc::context::{self, Context};
 
 use crate::log::printable;
 use crate::transport;
@@ -152,7 +152,8 @@ impl Client {
     /// `Health.Check`.
     pub async fn check(&self) -> Result<(), Error> {
         let request = CheckRequest::new();
-        self.call("Check", "agent", Some(QUICK), |ctx| async { self.health.check(ctx, &request).await }).await?;
+        self.call("Check", "agent", Some(QUICK), |ctx| async { self.health.check(ctx, &request).await })
+            .await?;
         Ok(())
     }
 
@@ -166,7 +167,8 @@ impl Client {
     /// `DestroySandbox`: the guest powers off after its answer, so a lost connection is an answer too.
     pub async fn destroy_sandbox(&self) -> Result<(), Error> {
         let request = DestroySandboxRequest::new();
-        let call = self.call("DestroySandbox", "sandbox", Some(SLOW), |ctx| self.agent.destroy_sandbox(ctx, &request));
+        let call = self
+            .call("DestroySandbox", "sandbox", Some(SLOW), |ctx| self.agent.destroy_sandbox(ctx, &request));
         match call.await {
             Ok(_) | Err(Error::Gone { .. } | Error::Lost { .. }) => Ok(()),
             Err(e) => Err(e),
@@ -176,21 +178,24 @@ impl Client {
     /// `CreateContainer`.
     pub async fn create_container(&self, request: &CreateContainerRequest) -> Result<(), Error> {
         let object = &request.container_id;
-        self.call("CreateContainer", object, Some(SLOW), |ctx| self.agent.create_container(ctx, request)).await?;
+        self.call("CreateContainer", object, Some(SLOW), |ctx| self.agent.create_container(ctx, request))
+            .await?;
         Ok(())
     }
 
     /// `StartContainer`.
     pub async fn start_container(&self, container: &str) -> Result<(), Error> {
         let request = StartContainerRequest { container_id: container.into(), ..Default::default() };
-        self.call("StartContainer", container, Some(SLOW), |ctx| self.agent.start_container(ctx, &request)).await?;
+        self.call("StartContainer", container, Some(SLOW), |ctx| self.agent.start_container(ctx, &request))
+            .await?;
         Ok(())
     }
 
     /// `RemoveContainer`.
     pub async fn remove_container(&self, container: &str) -> Result<(), Error> {
         let request = RemoveContainerRequest { container_id: container.into(), ..Default::default() };
-        self.call("RemoveContainer", container, Some(SLOW), |ctx| self.agent.remove_container(ctx, &request)).await?;
+        self.call("RemoveContainer", container, Some(SLOW), |ctx| self.agent.remove_container(ctx, &request))
+            .await?;
         Ok(())
     }
 
@@ -210,7 +215,8 @@ impl Client {
             ..Default::default()
         };
         let object = &target.container;
-        self.call("SignalProcess", object, Some(QUICK), |ctx| self.agent.signal_process(ctx, &request)).await?;
+        self.call("SignalProcess", object, Some(QUICK), |ctx| self.agent.signal_process(ctx, &request))
+            .await?;
         Ok(())
     }
 
@@ -221,8 +227,9 @@ impl Client {
             exec_id: target.exec_id.clone(),
             ..Default::default()
         };
-        let answer =
-            self.call("WaitProcess", &target.container, None, |ctx| self.agent.wait_process(ctx, &request)).await?;
+        let answer = self
+            .call("WaitProcess", &target.container, None, |ctx| self.agent.wait_process(ctx, &request))
+            .await?;
         Ok(answer.status)
     }
 
@@ -236,8 +243,12 @@ impl Client {
         };
         let object = &target.container;
         let answer = match stream {
-            Stream::Stdout => self.call("ReadStdout", object, None, |ctx| self.agent.read_stdout(ctx, &request)).await,
-            Stream::Stderr => self.call("ReadStderr", object, None, |ctx| self.agent.read_stderr(ctx, &request)).await,
+            Stream::Stdout => {
+                self.call("ReadStdout", object, None, |ctx| self.agent.read_stdout(ctx, &request)).await
+            }
+            Stream::Stderr => {
+                self.call("ReadStderr", object, None, |ctx| self.agent.read_stderr(ctx, &request)).await
+            }
         };
         Ok(answer?.data)
     }
@@ -250,8 +261,9 @@ impl Client {
             data,
             ..Default::default()
         };
-        let answer =
-            self.call("WriteStdin", &target.container, None, |ctx| self.agent.write_stdin(ctx, &request)).await?;
+        let answer = self
+            .call("WriteStdin", &target.container, None, |ctx| self.agent.write_stdin(ctx, &request))
+            .await?;
         Ok(answer.len)
     }
 
@@ -277,7 +289,8 @@ impl Client {
             ..Default::default()
         };
         let object = &target.container;
-        self.call("TtyWinResize", object, Some(QUICK), |ctx| self.agent.tty_win_resize(ctx, &request)).await?;
+        self.call("TtyWinResize", object, Some(QUICK), |ctx| self.agent.tty_win_resize(ctx, &request))
+            .await?;
         Ok(())
     }
 
@@ -303,7 +316,9 @@ impl Client {
             }
         };
         let done = match &self.fate {
-            Some(fate) => fate.guard(limited).await.map_err(|gone| Error::Gone { call, object: object(), gone })?,
+            Some(fate) => {
+                fate.guard(limited).await.map_err(|gone| Error::Gone { call, object: object(), gone })?
+            }
             None => limited.await,
         };
         let late = |limit| Error::Late { call, object: object(), limit };
@@ -319,7 +334,9 @@ impl Client {
                 code: status.code(),
                 message: printable(status.message()),
             }),
-            (ttrpc::Error::Others(text), Some(limit)) if text.contains("deadline elapsed") => Err(late(limit)),
+            (ttrpc::Error::Others(text), Some(limit)) if text.contains("deadline elapsed") => {
+                Err(late(limit))
+            }
             (error, _) => Err(self.lost(call, object(), error).await),
         }
     }

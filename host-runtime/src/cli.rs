@@ -164,8 +164,12 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         eprint!("{text}");
     } else {
-        let said: Vec<&str> =
-            text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more")).filter(|line| !line.is_empty()).collect();
+        let said: Vec<&str> = text
+            .lines()
+            .map(str::trim)
+            .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
+            .filter(|line| !line.is_empty())
+            .collect();
         let said = said.join(" ");
         eprintln!("husk: arguments: {}", said.strip_prefix("error: ").unwrap_or(&said));
     }

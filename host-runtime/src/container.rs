@@ -108,7 +108,12 @@ type Row = (&'static str, &'static str, &'static str, &'static [&'static str]);
 const MOUNTS: [Row; 7] = [
     ("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
     ("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-    ("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+    (
+        "/dev/pts",
+        "devpts",
+        "devpts",
+        &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+    ),
     ("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
     ("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
     ("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
@@ -189,6 +194,8 @@ mod tests {
         let kinds: Vec<&str> = spec.Linux.Namespaces.iter().map(|n| n.Type.as_str()).collect();
         assert_eq!(kinds, ["pid", "mount", "ipc", "uts", "cgroup"]);
         assert!(!spec.Process.Capabilities.Bounding.iter().any(|c| c == "CAP_SYS_ADMIN"));
-        assert!(spec.Mounts.iter().any(|m| m.destination == "/sys/fs/cgroup" && m.options.contains(&"ro".into())));
+        assert!(
+            spec.Mounts.iter().any(|m| m.destination == "/sys/fs/cgroup" && m.options.contains(&"ro".into()))
+        );
     }
 }

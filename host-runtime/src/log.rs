@@ -46,8 +46,7 @@ pub(crate) fn panic_line(console: &Path) -> Option<String> {
 
 /// Text of any origin as one printable line of bounded length.
 pub(crate) fn printable(text: &str) -> String {
-    let clean: String =
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
+    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
     clean.trim().to_string()
 }
 

@@ -28,7 +28,12 @@ pub(crate) struct Watch(AsyncFd<OwnedFd>);
 
 impl Process {
     /// Starts `program`, stdin and stdout on /dev/null, stderr in the file `log`, `fds` at 10 and up.
-    pub(crate) fn start(program: &Path, args: &[String], log: &Path, fds: Vec<OwnedFd>) -> io::Result<Process> {
+    pub(crate) fn start(
+        program: &Path,
+        args: &[String],
+        log: &Path,
+        fds: Vec<OwnedFd>,
+    ) -> io::Result<Process> {
         assert!(fds.len() <= sys::MAX_PASSED);
         let mut command = Command::new(program);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(log)?);
@@ -137,7 +142,8 @@ mod tests {
     async fn dropping_kills() {
         let dir = tempfile::tempdir().unwrap();
         let process =
-            Process::start(Path::new("/bin/sleep"), &["1000".into()], &dir.path().join("log"), vec![]).unwrap();
+            Process::start(Path::new("/bin/sleep"), &["1000".into()], &dir.path().join("log"), vec![])
+                .unwrap();
         let proc_dir = format!("/proc/{}", process.pid());
         assert!(Path::new(&proc_dir).exists());
         drop(process);

@@ -27,7 +27,9 @@ mod tests {
     #[test]
     fn places_come_before_path_and_must_be_executable() {
         assert_eq!(find_program("sh", &["/bin/bash"]), Some("/bin/bash".into()));
-        assert!(find_program("sh", &["/etc/passwd", "/nowhere/sh"]).is_some_and(|found| found.ends_with("sh")));
+        assert!(
+            find_program("sh", &["/etc/passwd", "/nowhere/sh"]).is_some_and(|found| found.ends_with("sh"))
+        );
         assert_eq!(find_program("no-such-program-anywhere", &[]), None);
     }
 }

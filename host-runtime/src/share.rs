@@ -5,7 +5,6 @@ use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
 
 use agent_api::agent::Storage;
 use agent_api::paths;
@@ -73,7 +72,7 @@ pub(crate) struct Share {
 
 #[derive(Debug)]
 struct Daemon {
-    _process: Process,
+    process: Process,
     watch: Watch,
     program: PathBuf,
     log: PathBuf,
@@ -101,7 +100,7 @@ impl Share {
         let start = |e| Error::Start(program.clone(), e);
         let process = Process::start(&program, &args, &log, vec![listener.into()]).map_err(start)?;
         let watch = process.watch().map_err(start)?;
-        let daemon = Daemon { _process: process, watch, program, log };
+        let daemon = Daemon { process, watch, program, log };
         Ok(Share { device: config::Share::Virtiofs(socket), daemon: Some(daemon) })
     }
 
@@ -128,13 +127,25 @@ impl Share {
         }
     }
 
-    /// Waits until the daemon has ended, which it should not; for ever without one.
+    /// Waits until the daemon has ended, which it should not before QEMU does; for ever without one.
     pub(crate) async fn died(&self) -> Error {
         let Some(daemon) = &self.daemon else { return std::future::pending().await };
         let how = daemon.watch.exited().await;
-        // Its stderr is a file, complete the moment it is gone.
-        tokio::time::sleep(Duration::from_millis(1)).await;
         Error::Died { program: daemon.program.clone(), how, said: crate::log::last_line(&daemon.log) }
+    }
+
+    /// The same for a task of its own, in words; `None` without a daemon.
+    pub(crate) fn obituary(&self) -> io::Result<Option<impl Future<Output = String> + Send + 'static>> {
+        let Some(daemon) = &self.daemon else { return Ok(None) };
+        let (watch, program) = (daemon.process.watch()?, daemon.program.clone());
+        Ok(Some(async move { format!("share: {} {}", program.display(), watch.exited().await) }))
+    }
+}
+
+impl Error {
+    /// Whether the daemon ended as it does when QEMU has let go of it.
+    pub(crate) fn is_orderly(&self) -> bool {
+        matches!(self, Error::Died { how, .. } if how == "exited with status 0")
     }
 }
 
@@ -149,10 +160,21 @@ fn arguments(program: &Path, dir: &Path) -> Vec<String> {
     let fd = format!("--fd={FIRST_PASSED_FD}");
     let root = nix::unistd::geteuid().is_root();
     if program.parent().is_some_and(|parent| parent.ends_with("qemu")) {
-        vec![fd, "-f".into(), "-o".into(), format!("source={dir},cache=auto,xattr,sandbox=namespace,log_level=err")]
+        vec![
+            fd,
+            "-f".into(),
+            "-o".into(),
+            format!("source={dir},cache=auto,xattr,sandbox=namespace,log_level=err"),
+        ]
     } else {
         let sandbox = if root { "namespace" } else { "none" };
-        vec![fd, format!("--shared-dir={dir}"), "--cache=auto".into(), format!("--sandbox={sandbox}"), "--xattr".into()]
+        vec![
+            fd,
+            format!("--shared-dir={dir}"),
+            "--cache=auto".into(),
+            format!("--sandbox={sandbox}"),
+            "--xattr".into(),
+        ]
     }
 }
 

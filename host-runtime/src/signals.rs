@@ -68,7 +68,9 @@ impl Signals {
     pub(crate) async fn stop(&mut self) -> u32 {
         loop {
             match self.next().await {
-                Told::Forward(number) if number != Signal::SIGUSR1 as u32 && number != Signal::SIGUSR2 as u32 => {
+                Told::Forward(number)
+                    if number != Signal::SIGUSR1 as u32 && number != Signal::SIGUSR2 as u32 =>
+                {
                     return number;
                 }
                 _ => {}
@@ -83,7 +85,9 @@ mod tests {
 
     #[test]
     fn signals_by_any_spelling() {
-        for (text, number) in [("9", 9), ("KILL", 9), ("SIGTERM", 15), ("hup", 1), ("sigusr1", 10), ("34", 34)] {
+        for (text, number) in
+            [("9", 9), ("KILL", 9), ("SIGTERM", 15), ("hup", 1), ("sigusr1", 10), ("34", 34)]
+        {
             assert_eq!(parse(text), Ok(number), "{text}");
         }
     }

@@ -66,7 +66,8 @@ mod tests {
 
     #[test]
     fn amounts_that_fit() {
-        for (text, mib) in [("256M", 256), ("1g", 1024), ("64MiB", 64), ("268435456", 256), ("131072K", 128)] {
+        for (text, mib) in [("256M", 256), ("1g", 1024), ("64MiB", 64), ("268435456", 256), ("131072K", 128)]
+        {
             assert_eq!(text.parse::<Memory>().map(Memory::mib), Ok(mib), "{text}");
         }
     }

@@ -187,7 +187,9 @@ impl Store {
         let mut found = Vec::new();
         for entry in entries {
             let entry = entry.map_err(|e| Error::File(self.root.clone(), e))?;
-            let Some(name) = entry.file_name().to_str().and_then(|name| name.parse::<Name>().ok()) else { continue };
+            let Some(name) = entry.file_name().to_str().and_then(|name| name.parse::<Name>().ok()) else {
+                continue;
+            };
             match self.load(&name) {
                 Ok(record) => found.push((name, record)),
                 // Removed while we were looking.
@@ -264,7 +266,8 @@ impl Drop for Held {
         if !self.keep {
             let mut old: OsString = self.dir.as_os_str().to_owned();
             if let Some(name) = self.dir.file_name() {
-                old = self.dir.with_file_name(format!(".old-{}-{}", std::process::id(), name.display())).into();
+                old =
+                    self.dir.with_file_name(format!(".old-{}-{}", std::process::id(), name.display())).into();
             }
             let _ = fs::rename(&self.dir, &old);
             let _ = fs::remove_dir_all(&old);

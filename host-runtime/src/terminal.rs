@@ -34,6 +34,8 @@ impl Drop for RawMode {
 
 /// Rows and columns of whichever of stdin and stdout is a terminal.
 pub(crate) fn size() -> Option<(u16, u16)> {
-    let of = |fd: std::os::fd::BorrowedFd<'_>| sys::window_size(fd).ok().filter(|(rows, columns)| *rows > 0 && *columns > 0);
+    let of = |fd: std::os::fd::BorrowedFd<'_>| {
+        sys::window_size(fd).ok().filter(|(rows, columns)| *rows > 0 && *columns > 0)
+    };
     of(io::stdin().as_fd()).or_else(|| of(io::stdout().as_fd()))
 }

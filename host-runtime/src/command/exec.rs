@@ -34,7 +34,8 @@ pub struct ExecOptions {
 
 /// Runs a process and returns its exit code.
 pub async fn exec(store: &Store, options: ExecOptions) -> Result<i32, Error> {
-    let mut signals = Signals::listen().map_err(|source| Error::System { object: "signals".into(), source })?;
+    let mut signals =
+        Signals::listen().map_err(|source| Error::System { object: "signals".into(), source })?;
     let name = &options.name;
     let record = store.running(name)?;
     let mut env = record.env;

@@ -70,7 +70,8 @@ pub struct RunOptions {
 
 /// Runs a container and returns its exit code.
 pub async fn run(store: &Store, options: RunOptions) -> Result<i32, Error> {
-    let mut signals = Signals::listen().map_err(|source| Error::System { object: "signals".into(), source })?;
+    let mut signals =
+        Signals::listen().map_err(|source| Error::System { object: "signals".into(), source })?;
     let name = options.name.clone();
     let mut record = first_record(&options);
     let held = store.create(&name, &record)?;

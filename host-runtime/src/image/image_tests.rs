@@ -142,7 +142,10 @@ fn a_layer_becomes_files_with_modes_times_and_links() {
     assert_eq!((bin.permissions().mode() & 0o7777, bin.mtime()), (0o750, 1_000_000));
     assert_eq!(fs::read_to_string(root.join("deep/er/file")).unwrap(), "x");
     assert_eq!(config.command, ["/bin/sh", "-c", "true"]);
-    assert_eq!((config.env, config.workdir.as_str(), config.user.as_str()), (vec!["A=1".into()], "/w", "u:g"));
+    assert_eq!(
+        (config.env, config.workdir.as_str(), config.user.as_str()),
+        (vec!["A=1".into()], "/w", "u:g")
+    );
 }
 
 #[test]
@@ -167,8 +170,10 @@ fn upper_layers_replace_and_hide() {
     let with_dir = tar_of(&[("file-to-dir", DIR, "", "")]);
     let (_dir, root, _) = unpack_layers(&[lower, with_dir, upper]).unwrap();
     let names = |dir: &str| {
-        let mut names: Vec<String> =
-            fs::read_dir(root.join(dir)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = fs::read_dir(root.join(dir))
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     };
@@ -265,7 +270,9 @@ fn one_of_several_images_is_named() {
     let (_dir, root, _) = layout.unpack(Some("b")).unwrap();
     assert!(root.join("b").exists());
     assert!(layout.unpack(None).unwrap_err().to_string().ends_with("several images; name one of a, b"));
-    assert!(layout.unpack(Some("c")).unwrap_err().to_string().ends_with("no such image; the layout has a, b"));
+    assert!(
+        layout.unpack(Some("c")).unwrap_err().to_string().ends_with("no such image; the layout has a, b")
+    );
 }
 
 #[test]

@@ -5,10 +5,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::Error;
 use super::blob::{Blobs, Hashing};
 use super::layout::Layer;
 use super::tree::{Kind, Meta, Tree};
-use super::Error;
 
 const HIDE: &str = ".wh.";
 const HIDE_ALL: &str = ".wh..wh..opq";
@@ -81,7 +81,11 @@ fn walk(
         // Padding behind the archive's end belongs to the content too.
         io::copy(&mut content, &mut io::sink()).map_err(broken)?;
         let (_, found) = content.finish();
-        if found == layer.diff_id { Ok(()) } else { Err(Error::Digest { digest: layer.diff_id.clone(), found }) }
+        if found == layer.diff_id {
+            Ok(())
+        } else {
+            Err(Error::Digest { digest: layer.diff_id.clone(), found })
+        }
     })();
     match visited {
         Err(Error::Stopped) => Err(Error::Stopped),

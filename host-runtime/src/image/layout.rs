@@ -48,7 +48,8 @@ pub(super) fn find(reference: &Reference, blobs: &Blobs) -> Result<Image, Error>
     if reference.name.is_none() && names.len() > 1 {
         return Err(missing(format!("several images; name one of {}", join(&names))));
     }
-    let manifest = for_this_machine(named, blobs, DEPTH).map_err(|e| e.unwrap_or_else(|| wrong_arch(reference)))?;
+    let manifest =
+        for_this_machine(named, blobs, DEPTH).map_err(|e| e.unwrap_or_else(|| wrong_arch(reference)))?;
     let manifest: ImageManifest = parse(&manifest, blobs.document(&manifest)?)?;
     read_config(reference, &manifest, blobs)
 }
@@ -80,7 +81,11 @@ fn read_index(dir: &Path) -> Result<ImageIndex, Error> {
 }
 
 /// The first manifest for our architecture, through nested indexes. `Err(None)`: there is none.
-fn for_this_machine(candidates: Vec<Descriptor>, blobs: &Blobs, depth: usize) -> Result<Descriptor, Option<Error>> {
+fn for_this_machine(
+    candidates: Vec<Descriptor>,
+    blobs: &Blobs,
+    depth: usize,
+) -> Result<Descriptor, Option<Error>> {
     for descriptor in candidates {
         let fits = descriptor
             .platform()
@@ -107,7 +112,8 @@ fn for_this_machine(candidates: Vec<Descriptor>, blobs: &Blobs, depth: usize) ->
 }
 
 fn is_index(kind: &MediaType) -> bool {
-    *kind == MediaType::ImageIndex || kind.to_string() == "application/vnd.docker.distribution.manifest.list.v2+json"
+    *kind == MediaType::ImageIndex
+        || kind.to_string() == "application/vnd.docker.distribution.manifest.list.v2+json"
 }
 
 fn parse<T: DeserializeOwned>(descriptor: &Descriptor, bytes: Vec<u8>) -> Result<T, Error> {

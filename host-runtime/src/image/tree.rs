@@ -56,7 +56,13 @@ impl Tree {
     }
 
     /// Makes an entry, replacing what is there; a directory is kept and changed.
-    pub(super) fn add(&self, path: &Path, kind: &Kind, meta: &Meta, content: &mut impl Read) -> io::Result<()> {
+    pub(super) fn add(
+        &self,
+        path: &Path,
+        kind: &Kind,
+        meta: &Meta,
+        content: &mut impl Read,
+    ) -> io::Result<()> {
         let Some((parent, name)) = self.parent(path, true)? else {
             return match kind {
                 Kind::Directory => self.dress_directory(&self.open_dir(Path::new("."))?, meta),
@@ -87,7 +93,13 @@ impl Tree {
                 remove(&parent, name)?;
                 symlinkat(target.as_path(), &parent, name)?;
                 self.own_at(&parent, name, meta)?;
-                Ok(utimensat(&parent, name, &TimeSpec::UTIME_OMIT, &time(meta.mtime), UtimensatFlags::NoFollowSymlink)?)
+                Ok(utimensat(
+                    &parent,
+                    name,
+                    &TimeSpec::UTIME_OMIT,
+                    &time(meta.mtime),
+                    UtimensatFlags::NoFollowSymlink,
+                )?)
             }
             Kind::Hardlink(target) => {
                 let (from, source) =
@@ -187,7 +199,14 @@ impl Tree {
     }
 
     /// Devices need root; without it they are left out, since a guest has its own /dev.
-    fn node(&self, parent: &OwnedFd, name: &OsStr, kind: SFlag, number: (u64, u64), meta: &Meta) -> io::Result<()> {
+    fn node(
+        &self,
+        parent: &OwnedFd,
+        name: &OsStr,
+        kind: SFlag,
+        number: (u64, u64),
+        meta: &Meta,
+    ) -> io::Result<()> {
         if !self.privileged && kind != SFlag::S_IFIFO {
             return Ok(());
         }
@@ -221,10 +240,14 @@ fn normalise(path: &Path) -> io::Result<PathBuf> {
     let mut normal = PathBuf::new();
     for component in path.components() {
         match component {
-            Component::Normal(name) if name.as_bytes().contains(&0) => return Err(io::ErrorKind::InvalidInput.into()),
+            Component::Normal(name) if name.as_bytes().contains(&0) => {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
             Component::Normal(name) => normal.push(name),
             Component::RootDir | Component::CurDir => {}
-            Component::ParentDir | Component::Prefix(_) => return Err(io::Error::other("a path with .. in it")),
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(io::Error::other("a path with .. in it"));
+            }
         }
     }
     Ok(normal)

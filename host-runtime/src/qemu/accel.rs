@@ -24,7 +24,8 @@ impl Accel {
 /// Whether cpuinfo allows hardware virtualisation. Only x86 lists it as a flag; elsewhere the probe alone decides.
 fn may_virtualise(cpuinfo: &str) -> bool {
     let mut flags = cpuinfo.lines().filter(|line| line.starts_with("flags")).peekable();
-    flags.peek().is_none() || flags.any(|line| line.split_ascii_whitespace().any(|f| f == "vmx" || f == "svm"))
+    flags.peek().is_none()
+        || flags.any(|line| line.split_ascii_whitespace().any(|f| f == "vmx" || f == "svm"))
 }
 
 fn probe() -> bool {

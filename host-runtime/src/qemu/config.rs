@@ -74,7 +74,10 @@ impl Config {
         add("-mon", "chardev=qmp,mode=control".into());
         add("-device", format!("virtio-serial-{bus},max_ports=4"));
         add("-device", "virtconsole,chardev=console".into());
-        add("-device", format!("virtserialport,chardev=agent,id={AGENT_PORT_ID},name={}", ports::SERIAL_NAME));
+        add(
+            "-device",
+            format!("virtserialport,chardev=agent,id={AGENT_PORT_ID},name={}", ports::SERIAL_NAME),
+        );
         add("-device", format!("virtio-rng-{bus}"));
 
         let tag = paths::SHARE_TAG;

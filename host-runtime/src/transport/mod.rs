@@ -148,7 +148,9 @@ mod tests {
     async fn refusals_and_garbage_are_told_apart() {
         assert!(matches!(guest_says(b"").await, Err(Error::Refused(7))));
         assert!(matches!(guest_says(b"ERR go away\n").await, Err(Error::NotAHandshake { .. })));
-        assert!(matches!(guest_says(&[b'O'; 5000]).await, Err(Error::NotAHandshake { said, .. }) if said.len() == 32));
+        assert!(
+            matches!(guest_says(&[b'O'; 5000]).await, Err(Error::NotAHandshake { said, .. }) if said.len() == 32)
+        );
     }
 
     #[tokio::test]

@@ -45,9 +45,16 @@ impl Mux {
         Ok(Mux { task, ended })
     }
 
-    /// Why the channel to the guest ended, if it has.
-    pub(crate) fn ended(&self) -> watch::Receiver<Option<String>> {
-        self.ended.clone()
+    /// Waits for the end of the channel to the guest and says why it ended.
+    pub(crate) fn ended(&self) -> impl Future<Output = String> + Send + use<> {
+        let mut ended = self.ended.clone();
+        async move {
+            let reason = match ended.wait_for(Option::is_some).await {
+                Ok(reason) => reason.clone().unwrap_or_default(),
+                Err(_) => "stopped".into(),
+            };
+            format!("channel to the guest: {reason}")
+        }
     }
 }
 

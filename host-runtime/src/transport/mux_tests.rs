@@ -40,10 +40,14 @@ async fn accept_streams<F: Future<Output = ()> + Send + 'static>(
     while let Some(Ok(stream)) = poll_fn(|cx| connection.poll_next_inbound(cx)).await {
         let mut stream = stream.compat();
         let handler = &serve;
-        let Line::Text(line) = drive_while(&mut connection, read_line(&mut stream)).await.unwrap() else { continue };
+        let Line::Text(line) = drive_while(&mut connection, read_line(&mut stream)).await.unwrap() else {
+            continue;
+        };
         match connect::parse_request(&line) {
             Some(port @ (1024 | 7)) => {
-                drive_while(&mut connection, stream.write_all(connect::grant(port).as_bytes())).await.unwrap();
+                drive_while(&mut connection, stream.write_all(connect::grant(port).as_bytes()))
+                    .await
+                    .unwrap();
                 tokio::spawn(handler(port, stream));
             }
             _ => drop(stream),
@@ -87,7 +91,11 @@ impl Health for Agent {
 
 #[async_trait]
 impl AgentService for Agent {
-    async fn read_stdout(&self, _ctx: &TtrpcContext, r: ReadStreamRequest) -> ttrpc::Result<ReadStreamResponse> {
+    async fn read_stdout(
+        &self,
+        _ctx: &TtrpcContext,
+        r: ReadStreamRequest,
+    ) -> ttrpc::Result<ReadStreamResponse> {
         Ok(ReadStreamResponse { data: vec![b'x'; r.len as usize], ..Default::default() })
     }
 }
@@ -157,9 +165,8 @@ async fn garbage_on_the_channel_ends_it_and_nothing_else() {
     let guest = with_guest(|mut serial| async move {
         let _ = serial.write_all(&b"Kernel panic or worse\n".repeat(100_000)).await;
     });
-    let mut ended = guest.mux.ended();
-    let reason = tokio::time::timeout(Duration::from_secs(10), ended.wait_for(Option::is_some)).await.unwrap();
-    assert!(reason.unwrap().as_deref().is_some_and(|r| !r.is_empty()));
+    let reason = tokio::time::timeout(Duration::from_secs(10), guest.mux.ended()).await.unwrap();
+    assert_eq!(reason, "channel to the guest: decode error: header decode error: unknown version: 75");
     assert!(dial(&guest.socket, 1024).await.is_err());
 }
 
@@ -172,8 +179,7 @@ async fn a_frame_that_claims_gigabytes_ends_the_channel() {
         let _ = serial.write_all(&vec![0; 4 << 20]).await;
         std::future::pending().await
     });
-    let mut ended = guest.mux.ended();
-    let ended = tokio::time::timeout(Duration::from_secs(10), ended.wait_for(Option::is_some)).await;
+    let ended = tokio::time::timeout(Duration::from_secs(10), guest.mux.ended()).await;
     assert!(ended.is_ok(), "the channel is still up");
 }
 
@@ -203,7 +209,9 @@ async fn an_oversized_answer_fails_the_call_and_not_the_host() {
         })
     });
     let client = Client::connect(&guest.socket, None).await.unwrap();
-    let call = tokio::time::timeout(Duration::from_secs(30), client.check()).await.expect("the deadline of the call");
+    let call = tokio::time::timeout(Duration::from_secs(30), client.check())
+        .await
+        .expect("the deadline of the call");
     assert!(call.unwrap_err().to_string().contains("exceed maximum message size"));
 }
 

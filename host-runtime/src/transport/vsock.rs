@@ -52,7 +52,8 @@ impl Vsock {
             "--socket".into(),
             device.to_string_lossy().into_owned(),
         ];
-        let process = Process::start(&program, &args, &log, vec![]).map_err(|e| Error::Start(program.clone(), e))?;
+        let process =
+            Process::start(&program, &args, &log, vec![]).map_err(|e| Error::Start(program.clone(), e))?;
         let watch = process.watch().map_err(|e| Error::Start(program.clone(), e))?;
         let vsock = Vsock { _process: process, device };
         // It makes its own socket and cannot take ours; it is a local process, so a short poll does no harm.

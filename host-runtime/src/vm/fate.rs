@@ -1,6 +1,5 @@
 //! What became of the VM: one value, set once, that every wait on the guest watches.
 
-use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +66,12 @@ pub(crate) struct Monitor {
 
 impl Monitor {
     /// Follows `process` and `events`; `console` ends when all the guest said is in its file.
-    pub(crate) fn start(process: Watch, events: Events, console: JoinHandle<()>, evidence: Evidence) -> Monitor {
+    pub(crate) fn start(
+        process: Watch,
+        events: Events,
+        console: JoinHandle<()>,
+        evidence: Evidence,
+    ) -> Monitor {
         let (tell, fate) = watch::channel(None);
         let tell = Arc::new(tell);
         let (open, port) = watch::channel(false);
@@ -85,19 +89,17 @@ impl Monitor {
         Monitor { tasks: vec![task], tell, fate: Fate(fate), port }
     }
 
-    /// Counts the end of the channel to the agent as the end of the VM, unless QEMU's own end explains it.
-    pub(crate) fn follow_channel(&mut self, mut ended: watch::Receiver<Option<String>>) {
+    /// Counts `end`, of something the guest cannot do without, as the end of the VM, unless QEMU's own end, which
+    /// takes everything with it, explains it within a moment.
+    pub(crate) fn follow(&mut self, end: impl Future<Output = String> + Send + 'static) {
         let tell = self.tell.clone();
         self.tasks.push(tokio::spawn(async move {
-            let reason = match ended.wait_for(Option::is_some).await {
-                Ok(reason) => reason.clone().unwrap_or_default(),
-                Err(_) => return,
-            };
+            let reason = end.await;
             tokio::time::sleep(Duration::from_millis(1500)).await;
             tell.send_if_modified(|fate| {
                 let first = fate.is_none();
                 if first {
-                    *fate = Some(format!("channel to the guest: {reason}").into());
+                    *fate = Some(reason.into());
                 }
                 first
             });

@@ -188,27 +188,25 @@ impl Vm {
                 transport::Kind::Vsock => None,
             };
             if let Some(mux) = &mux {
-                monitor.follow_channel(mux.ended());
+                monitor.follow(mux.ended());
             }
             let client = first_answer(&hybrid, monitor.fate()).await?;
             Ok::<_, Error>((monitor, mux, client))
         };
-        let share_died = async {
-            match &share {
-                Some(share) => share.died().await,
-                None => std::future::pending().await,
+        let boot = async {
+            match tokio::time::timeout(spec.boot_timeout, boot).await {
+                Ok(booted) => booted,
+                Err(_) => {
+                    Err(Error::Late { limit: spec.boot_timeout, console: log::last_line(&dir.join(CONSOLE)) })
+                }
             }
         };
-        let (monitor, mux, client) = tokio::select! {
-            booted = tokio::time::timeout(spec.boot_timeout, boot) => match booted {
-                Ok(done) => done?,
-                Err(_) => {
-                    let console = log::last_line(&dir.join(CONSOLE));
-                    return Err(Error::Late { limit: spec.boot_timeout, console });
-                }
-            },
-            died = share_died => return Err(Error::Share(died.into())),
-        };
+        let (mut monitor, mux, client) = with_share(share.as_ref(), boot).await?;
+        if let Some(end) =
+            share.as_ref().map(Share::obituary).transpose().map_err(cannot(Path::new("share")))?.flatten()
+        {
+            monitor.follow(end);
+        }
         let logs = follow_logs(&hybrid, dir.join(AGENT_LOG));
         Ok(Vm {
             logs: Some(logs),
@@ -343,8 +341,8 @@ fn start_qemu(program: &Path, config: &config::Config, dir: &Path) -> Result<(Pr
     };
     let channels = || -> io::Result<_> { Ok((channel()?, channel()?, channel()?)) };
     let ((qmp, a), (console, b), (serial, c)) = channels().map_err(cannot(Path::new("channel")))?;
-    let process =
-        Process::start(program, &config.argv(), &dir.join(QEMU_LOG), vec![a, b, c]).map_err(cannot(program))?;
+    let process = Process::start(program, &config.argv(), &dir.join(QEMU_LOG), vec![a, b, c])
+        .map_err(cannot(program))?;
     Ok((process, Channels { qmp, console, serial }))
 }
 
@@ -365,6 +363,30 @@ async fn attach(qemu: &Process, channels: Channels, dir: &Path) -> Result<(Monit
         },
     };
     Ok((Monitor::start(watch, events, console, evidence), channels.serial))
+}
+
+/// A boot during which the shared directory's daemon may die. It dies with QEMU, and QEMU with it: who failed first
+/// is told by how the daemon ended.
+async fn with_share<T>(
+    share: Option<&Share>,
+    boot: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let Some(share) = share else { return boot.await };
+    const MOMENT: Duration = Duration::from_secs(2);
+    tokio::pin!(boot);
+    tokio::select! {
+        booted = &mut boot => match booted {
+            Err(Error::Gone(gone)) => match tokio::time::timeout(MOMENT, share.died()).await {
+                Ok(died) if !died.is_orderly() => Err(Error::Share(died.into())),
+                _ => Err(Error::Gone(gone)),
+            },
+            booted => booted,
+        },
+        died = share.died() => match tokio::time::timeout(MOMENT, &mut boot).await {
+            Ok(Err(error)) if died.is_orderly() => Err(error),
+            _ => Err(Error::Share(died.into())),
+        },
+    }
 }
 
 /// Connects and checks. The serial port carries the signal that the guest is ready; with vsock the listener may come
