@@ -10,6 +10,8 @@ mod stage;
 mod test;
 mod workspace;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use guest_arch::Arch;
@@ -57,12 +59,13 @@ enum Command {
     },
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().command {
+fn main() -> Result<ExitCode> {
+    let done = match Cli::parse().command {
         Command::Demo { install_deps } => demo::run(install_deps),
-        Command::Test(options) => test::run(&options),
+        Command::Test(options) => return test::run(&options),
         Command::BuildImage { arch, install_deps } => build_image::run(arch, install_deps),
         Command::Kernel { arch, install_deps } => kernel::run(arch, install_deps),
         Command::Bench { json } => bench::run(json.as_deref()),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }

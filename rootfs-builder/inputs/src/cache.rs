@@ -62,7 +62,10 @@ impl Cache {
         fs::create_dir_all(&shelf).map_err(at("create", &shelf))?;
         let lock_path = shelf.join(format!(".{}.lock", key.hex()));
         let lock = File::create(&lock_path).map_err(at("create", &lock_path))?;
-        lock.lock().map_err(at("lock", &lock_path))?; // released when `lock` is dropped
+        if lock.try_lock().is_err() {
+            eprintln!("{kind}: waiting for another build of the same");
+            lock.lock().map_err(at("lock", &lock_path))?;
+        } // released when `lock` is dropped
         if entry.is_dir() {
             return Ok(entry);
         }
