@@ -1,231 +1,210 @@
 //! From the wire's OCI spec to the OCI spec.
 //!
-//! proto3 scalars have no presence: zero and the empty string mean "not given", and an empty list means none, never
-//! the defaults of an OCI library. So the wire's message becomes exactly the JSON that a `config.json` would hold,
-//! leaving out what was not given, and the OCI types are read from that.
+//! proto3 scalars have no presence: zero and the empty string mean "not given", and an empty list means none. The OCI
+//! types' own defaults are those of an example container, so each field of a type that has such a default is set here,
+//! given or not.
+//!
+//! Field by field rather than through JSON: reading the OCI types with serde would link a regular expression engine
+//! into the agent, half a megabyte that validates a field the wire does not have.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::str::FromStr as _;
 
 use agent_api::oci as wire;
 use jail::oci;
-use serde_json::{Map, Value, json};
 
-/// The wire's message is not an OCI spec.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("spec: {0}")]
-    Spec(#[source] serde_json::Error),
-    #[error("spec: process: {0}")]
-    Process(#[source] serde_json::Error),
+/// A word of the wire's spec that the OCI specification does not know.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("spec: unknown {what} {value:?}")]
+pub(crate) struct Error {
+    what: &'static str,
+    value: String,
 }
 
 /// A container's spec.
 pub(crate) fn container(spec: &wire::Spec) -> Result<oci::Spec, Error> {
-    let mut object = Object::default();
-    object.text("ociVersion", if spec.Version.is_empty() { "1.1.0" } else { &spec.Version });
-    object.text("hostname", &spec.Hostname);
-    object.list("mounts", spec.Mounts.iter().map(mount));
-    if !spec.Annotations.is_empty() {
-        object.set("annotations", json!(spec.Annotations));
-    }
-    if let Some(process) = spec.Process.as_ref() {
-        object.set("process", process_value(process));
-    }
-    if let Some(root) = spec.Root.as_ref() {
-        object.set("root", json!({ "path": root.Path, "readonly": root.Readonly }));
-    }
-    if let Some(linux) = spec.Linux.as_ref() {
-        object.set("linux", linux_value(linux));
-    }
-    serde_json::from_value(object.value()).map_err(Error::Spec)
+    let mut out = oci::Spec::default();
+    out.set_version(given(&spec.Version).unwrap_or_else(|| "1.1.0".to_string()));
+    out.set_process(spec.Process.as_ref().map(process).transpose()?);
+    out.set_root(spec.Root.as_ref().map(root));
+    out.set_hostname(given(&spec.Hostname));
+    out.set_mounts(list(&spec.Mounts, mount));
+    out.set_annotations((!spec.Annotations.is_empty()).then(|| spec.Annotations.clone()));
+    out.set_linux(spec.Linux.as_ref().map(linux).transpose()?);
+    out.set_hooks(None);
+    Ok(out)
 }
 
-/// The spec of a process that joins a container.
+/// A process of a container: its first, or one that joins it.
 pub(crate) fn process(process: &wire::Process) -> Result<oci::Process, Error> {
-    serde_json::from_value(process_value(process)).map_err(Error::Process)
+    let mut out = oci::Process::default();
+    out.set_terminal(Some(process.Terminal));
+    out.set_console_size(process.ConsoleSize.as_ref().map(|size| {
+        let size = oci::BoxBuilder::default().height(u64::from(size.Height)).width(u64::from(size.Width));
+        size.build().expect(COMPLETE)
+    }));
+    out.set_user(process.User.as_ref().map(user).unwrap_or_default());
+    out.set_args(list(&process.Args, String::clone));
+    out.set_env(list(&process.Env, String::clone));
+    out.set_cwd(PathBuf::from(if process.Cwd.is_empty() { "/" } else { &process.Cwd }));
+    out.set_capabilities(process.Capabilities.as_ref().map(capabilities));
+    out.set_rlimits(try_list(&process.Rlimits, rlimit)?);
+    out.set_no_new_privileges(Some(process.NoNewPrivileges));
+    out.set_apparmor_profile(given(&process.ApparmorProfile));
+    out.set_selinux_label(given(&process.SelinuxLabel));
+    let score = process.OOMScoreAdj;
+    let score = i32::try_from(score).map_err(|_| unknown("oomScoreAdj", &score.to_string()))?;
+    out.set_oom_score_adj((score != 0).then_some(score));
+    Ok(out)
 }
 
-/// Collects the members of a JSON object, leaving out what was not given.
-#[derive(Default)]
-struct Object(Map<String, Value>);
+/// Why a builder of an OCI type cannot fail.
+const COMPLETE: &str = "every field is set";
 
-impl Object {
-    fn set(&mut self, key: &str, value: Value) {
-        self.0.insert(key.to_string(), value);
-    }
-
-    fn text(&mut self, key: &str, text: &str) {
-        if !text.is_empty() {
-            self.set(key, json!(text));
-        }
-    }
-
-    fn number<N: Into<Value> + Default + PartialEq>(&mut self, key: &str, number: N) {
-        if number != N::default() {
-            self.set(key, number.into());
-        }
-    }
-
-    fn list(&mut self, key: &str, items: impl ExactSizeIterator<Item = Value>) {
-        if items.len() > 0 {
-            self.set(key, items.collect());
-        }
-    }
-
-    fn list_of_strings(&mut self, key: &str, items: &[String]) {
-        self.list(key, items.iter().map(|item| json!(item)));
-    }
-
-    fn value(self) -> Value {
-        Value::Object(self.0)
-    }
+fn given(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_string())
 }
 
-fn process_value(process: &wire::Process) -> Value {
-    let mut object = Object::default();
-    object.set("terminal", json!(process.Terminal));
-    if let Some(size) = process.ConsoleSize.as_ref() {
-        object.set("consoleSize", json!({ "height": size.Height, "width": size.Width }));
-    }
-    let user = process.User.as_ref().map_or_else(|| json!({ "uid": 0, "gid": 0 }), user_value);
-    object.set("user", user);
-    object.list_of_strings("args", &process.Args);
-    object.list_of_strings("env", &process.Env);
-    object.set("cwd", json!(if process.Cwd.is_empty() { "/" } else { &process.Cwd }));
-    if let Some(capabilities) = process.Capabilities.as_ref() {
-        object.set("capabilities", capabilities_value(capabilities));
-    }
-    object.list(
-        "rlimits",
-        process
-            .Rlimits
-            .iter()
-            .map(|limit| json!({ "type": limit.Type, "hard": limit.Hard, "soft": limit.Soft })),
-    );
-    object.set("noNewPrivileges", json!(process.NoNewPrivileges));
-    object.text("apparmorProfile", &process.ApparmorProfile);
-    object.text("selinuxLabel", &process.SelinuxLabel);
-    object.number("oomScoreAdj", process.OOMScoreAdj);
-    object.value()
+fn nonzero<N: Default + PartialEq>(number: N) -> Option<N> {
+    (number != N::default()).then_some(number)
 }
 
-fn user_value(user: &wire::User) -> Value {
-    let mut object = Object::default();
-    object.set("uid", json!(user.UID));
-    object.set("gid", json!(user.GID));
-    object.list("additionalGids", user.AdditionalGids.iter().map(|gid| json!(gid)));
-    object.text("username", &user.Username);
-    object.value()
+fn list<W, T>(items: &[W], convert: impl Fn(&W) -> T) -> Option<Vec<T>> {
+    (!items.is_empty()).then(|| items.iter().map(convert).collect())
+}
+
+fn try_list<W, T>(items: &[W], convert: impl Fn(&W) -> Result<T, Error>) -> Result<Option<Vec<T>>, Error> {
+    let items = items.iter().map(convert).collect::<Result<Vec<_>, _>>()?;
+    Ok((!items.is_empty()).then_some(items))
+}
+
+fn unknown(what: &'static str, value: &str) -> Error {
+    Error { what, value: value.to_string() }
+}
+
+fn root(root: &wire::Root) -> oci::Root {
+    let mut out = oci::Root::default();
+    out.set_path(PathBuf::from(&root.Path));
+    out.set_readonly(Some(root.Readonly));
+    out
+}
+
+fn user(user: &wire::User) -> oci::User {
+    let mut out = oci::User::default();
+    out.set_uid(user.UID);
+    out.set_gid(user.GID);
+    out.set_additional_gids(list(&user.AdditionalGids, |gid| *gid));
+    out.set_username(given(&user.Username));
+    out
+}
+
+fn rlimit(limit: &wire::POSIXRlimit) -> Result<oci::PosixRlimit, Error> {
+    let kind =
+        oci::PosixRlimitType::from_str(&limit.Type).map_err(|_| unknown("resource limit", &limit.Type))?;
+    let limit = oci::PosixRlimitBuilder::default().typ(kind).hard(limit.Hard).soft(limit.Soft);
+    Ok(limit.build().expect(COMPLETE))
 }
 
 /// Peers spell a capability `CAP_X`, `X`, or as a JSON string with its quotes. A name this guest does not know is
 /// left out, since a capability nobody can have is none that could be granted.
-fn capabilities_value(capabilities: &wire::LinuxCapabilities) -> Value {
-    let known = |names: &[String]| -> Value {
-        let canonical = names.iter().map(|name| {
+fn capabilities(capabilities: &wire::LinuxCapabilities) -> oci::LinuxCapabilities {
+    let known = |names: &[String]| -> Option<HashSet<oci::Capability>> {
+        let known = names.iter().filter_map(|name| {
             let name = name.trim_matches('"').to_ascii_uppercase();
-            json!(if name.starts_with("CAP_") { name } else { format!("CAP_{name}") })
+            oci::Capability::from_str(name.strip_prefix("CAP_").unwrap_or(&name)).ok()
         });
-        canonical.filter(|name| serde_json::from_value::<oci::Capability>(name.clone()).is_ok()).collect()
+        Some(known.collect())
     };
-    json!({
-        "bounding": known(&capabilities.Bounding),
-        "effective": known(&capabilities.Effective),
-        "inheritable": known(&capabilities.Inheritable),
-        "permitted": known(&capabilities.Permitted),
-        "ambient": known(&capabilities.Ambient),
-    })
+    let mut out = oci::LinuxCapabilities::default();
+    out.set_bounding(known(&capabilities.Bounding));
+    out.set_effective(known(&capabilities.Effective));
+    out.set_inheritable(known(&capabilities.Inheritable));
+    out.set_permitted(known(&capabilities.Permitted));
+    out.set_ambient(known(&capabilities.Ambient));
+    out
 }
 
-fn mount(mount: &wire::Mount) -> Value {
-    let mut object = Object::default();
-    object.set("destination", json!(mount.destination));
-    object.text("source", &mount.source);
-    object.text("type", &mount.type_);
-    object.list_of_strings("options", &mount.options);
-    object.value()
+fn mount(mount: &wire::Mount) -> oci::Mount {
+    let mut out = oci::Mount::default();
+    out.set_destination(PathBuf::from(&mount.destination));
+    out.set_source(given(&mount.source).map(PathBuf::from));
+    out.set_typ(given(&mount.type_));
+    out.set_options(list(&mount.options, String::clone));
+    out
 }
 
-fn linux_value(linux: &wire::Linux) -> Value {
-    let mut object = Object::default();
-    object.list("uidMappings", linux.UIDMappings.iter().map(id_mapping));
-    object.list("gidMappings", linux.GIDMappings.iter().map(id_mapping));
-    if !linux.Sysctl.is_empty() {
-        object.set("sysctl", json!(linux.Sysctl));
-    }
-    if let Some(resources) = linux.Resources.as_ref() {
-        object.set("resources", resources_value(resources));
-    }
-    object.text("cgroupsPath", &linux.CgroupsPath);
-    object.list("namespaces", linux.Namespaces.iter().map(namespace));
-    object.list("devices", linux.Devices.iter().map(device));
-    object.text("rootfsPropagation", &linux.RootfsPropagation);
-    object.list_of_strings("maskedPaths", &linux.MaskedPaths);
-    object.list_of_strings("readonlyPaths", &linux.ReadonlyPaths);
-    object.text("mountLabel", &linux.MountLabel);
-    object.value()
+fn linux(linux: &wire::Linux) -> Result<oci::Linux, Error> {
+    let mut out = oci::Linux::default();
+    out.set_uid_mappings(list(&linux.UIDMappings, id_mapping));
+    out.set_gid_mappings(list(&linux.GIDMappings, id_mapping));
+    out.set_sysctl((!linux.Sysctl.is_empty()).then(|| linux.Sysctl.clone()));
+    out.set_resources(linux.Resources.as_ref().map(resources));
+    out.set_cgroups_path(given(&linux.CgroupsPath).map(PathBuf::from));
+    out.set_namespaces(try_list(&linux.Namespaces, namespace)?);
+    out.set_devices(try_list(&linux.Devices, device)?);
+    out.set_rootfs_propagation(given(&linux.RootfsPropagation));
+    out.set_masked_paths(list(&linux.MaskedPaths, String::clone));
+    out.set_readonly_paths(list(&linux.ReadonlyPaths, String::clone));
+    out.set_mount_label(given(&linux.MountLabel));
+    Ok(out)
 }
 
-fn id_mapping(mapping: &wire::LinuxIDMapping) -> Value {
-    json!({ "containerID": mapping.ContainerID, "hostID": mapping.HostID, "size": mapping.Size })
+fn id_mapping(mapping: &wire::LinuxIDMapping) -> oci::LinuxIdMapping {
+    let out = oci::LinuxIdMappingBuilder::default().container_id(mapping.ContainerID).host_id(mapping.HostID);
+    out.size(mapping.Size).build().expect(COMPLETE)
 }
 
 /// Peers write the kernel's short names as well as the specification's.
-fn namespace(namespace: &wire::LinuxNamespace) -> Value {
-    let mut object = Object::default();
-    object.set(
-        "type",
-        json!(match namespace.Type.as_str() {
-            "mnt" => "mount",
-            "net" => "network",
-            other => other,
-        }),
-    );
-    object.text("path", &namespace.Path);
-    object.value()
+fn namespace(namespace: &wire::LinuxNamespace) -> Result<oci::LinuxNamespace, Error> {
+    use oci::LinuxNamespaceType as Type;
+    let kind = match namespace.Type.as_str() {
+        "mount" | "mnt" => Type::Mount,
+        "network" | "net" => Type::Network,
+        "pid" => Type::Pid,
+        "ipc" => Type::Ipc,
+        "uts" => Type::Uts,
+        "user" => Type::User,
+        "cgroup" => Type::Cgroup,
+        "time" => Type::Time,
+        other => return Err(unknown("namespace", other)),
+    };
+    let mut out = oci::LinuxNamespace::default();
+    out.set_typ(kind);
+    out.set_path(given(&namespace.Path).map(PathBuf::from));
+    Ok(out)
 }
 
-fn device(device: &wire::LinuxDevice) -> Value {
-    let mut object = Object::default();
-    object.set("path", json!(device.Path));
-    object.set("type", json!(device.Type));
-    object.set("major", json!(device.Major));
-    object.set("minor", json!(device.Minor));
-    object.number("fileMode", device.FileMode);
-    object.set("uid", json!(device.UID));
-    object.set("gid", json!(device.GID));
-    object.value()
+fn device(device: &wire::LinuxDevice) -> Result<oci::LinuxDevice, Error> {
+    let kind =
+        oci::LinuxDeviceType::from_str(&device.Type).map_err(|_| unknown("device type", &device.Type))?;
+    let mut out = oci::LinuxDevice::default();
+    out.set_path(PathBuf::from(&device.Path)).set_typ(kind).set_major(device.Major).set_minor(device.Minor);
+    out.set_file_mode(nonzero(device.FileMode)).set_uid(Some(device.UID)).set_gid(Some(device.GID));
+    Ok(out)
 }
 
-fn resources_value(resources: &wire::LinuxResources) -> Value {
-    let mut object = Object::default();
-    if let Some(memory) = resources.Memory.as_ref() {
-        object.set("memory", memory_value(memory));
-    }
-    if let Some(cpu) = resources.CPU.as_ref() {
-        object.set("cpu", cpu_value(cpu));
-    }
+fn resources(resources: &wire::LinuxResources) -> oci::LinuxResources {
+    let mut out = oci::LinuxResources::default();
+    out.set_memory(resources.Memory.as_ref().map(|memory| {
+        let mut out = oci::LinuxMemory::default();
+        out.set_limit(nonzero(memory.Limit)).set_reservation(nonzero(memory.Reservation));
+        out.set_swap(nonzero(memory.Swap));
+        out
+    }));
+    out.set_cpu(resources.CPU.as_ref().map(|cpu| {
+        let mut out = oci::LinuxCpu::default();
+        out.set_shares(nonzero(cpu.Shares)).set_quota(nonzero(cpu.Quota)).set_period(nonzero(cpu.Period));
+        out.set_cpus(given(&cpu.Cpus)).set_mems(given(&cpu.Mems));
+        out
+    }));
     // A limit of 0 tasks would be a container that cannot run: not given.
-    if let Some(pids) = resources.Pids.as_ref().filter(|pids| pids.Limit != 0) {
-        object.set("pids", json!({ "limit": pids.Limit }));
-    }
-    object.value()
-}
-
-fn memory_value(memory: &wire::LinuxMemory) -> Value {
-    let mut object = Object::default();
-    object.number("limit", memory.Limit);
-    object.number("reservation", memory.Reservation);
-    object.number("swap", memory.Swap);
-    object.value()
-}
-
-fn cpu_value(cpu: &wire::LinuxCPU) -> Value {
-    let mut object = Object::default();
-    object.number("shares", cpu.Shares);
-    object.number("quota", cpu.Quota);
-    object.number("period", cpu.Period);
-    object.text("cpus", &cpu.Cpus);
-    object.text("mems", &cpu.Mems);
-    object.value()
+    out.set_pids(resources.Pids.as_ref().filter(|pids| pids.Limit != 0).map(|pids| {
+        let mut out = oci::LinuxPids::default();
+        out.set_limit(pids.Limit);
+        out
+    }));
+    out
 }
 
 #[cfg(test)]

@@ -61,6 +61,7 @@ fn limits_keep_unlimited_and_drop_what_was_not_given() {
     let cpu = resources.cpu().clone().unwrap();
     assert_eq!((cpu.quota(), cpu.period(), cpu.shares()), (Some(-1), Some(100_000), None));
     assert!(resources.pids().is_none());
+    assert!(resources.devices().is_none());
 }
 
 #[test]
