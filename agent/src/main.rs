@@ -26,9 +26,11 @@ mod transport;
 use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::Config;
 use guest::Guest;
+use nix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Box<dyn Error>> {
+    let started = since_boot()?;
     let is_init = std::process::id() == 1;
     if is_init {
         boot::run()?;
@@ -60,12 +63,19 @@ fn run() -> Result<(), Box<dyn Error>> {
     for bad in bad_values {
         tracing::warn!("{bad}");
     }
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(config, ring))?;
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(serve(config, ring, started))?;
     if is_init { guest::power_off() } else { Ok(()) }
 }
 
 /// Serves until somebody ends the sandbox or tells the agent to stop.
-async fn serve(config: Config, ring: Option<Arc<log::Ring>>) -> Result<(), Box<dyn Error>> {
+async fn serve(
+    config: Config,
+    ring: Option<Arc<log::Ring>>,
+    started: Duration,
+) -> Result<(), Box<dyn Error>> {
     let guest = Arc::new(Guest::new(config));
     let mut terminate = signal(SignalKind::terminate())?;
     let reaping = guest.clone();
@@ -82,8 +92,17 @@ async fn serve(config: Config, ring: Option<Arc<log::Ring>>) -> Result<(), Box<d
         });
     }
     let mut server = service::serve(guest, served.agent).await?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+    tracing::info!(
+        started_us = started.as_micros() as u64,
+        ready_us = since_boot()?.as_micros() as u64,
+        "ready"
+    );
     terminate.recv().await;
     server.shutdown().await?;
     Ok(())
+}
+
+/// Time since the kernel's clock began: what the boot has taken so far.
+fn since_boot() -> nix::Result<Duration> {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from)
 }
