@@ -6,6 +6,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,10 +22,13 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A container that is not there yet.
 pub(crate) struct Bench {
-    directory: PathBuf,
+    directory: Rc<Directory>,
     pub(crate) spec: Value,
     pub(crate) context: Context,
 }
+
+/// Goes when neither its bench nor a process in it needs it any more.
+struct Directory(PathBuf);
 
 /// What became of a process.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,6 +49,7 @@ pub(crate) struct Running {
     stdout: OwnedFd,
     stderr: OwnedFd,
     reaped: bool,
+    _directory: Rc<Directory>,
 }
 
 impl Bench {
@@ -59,7 +64,7 @@ impl Bench {
         let root_is_ramfs = fs::read_to_string("/proc/self/mountinfo").unwrap().contains(" / / rw - rootfs ");
         let context =
             Context { id: "test".into(), bundle: directory.clone(), root_is_ramfs, ..Context::default() };
-        Bench { directory, spec: spec(args), context }
+        Bench { directory: Rc::new(Directory(directory)), spec: spec(args), context }
     }
 
     /// Merges `change` into the spec, at a JSON pointer.
@@ -75,11 +80,11 @@ impl Bench {
     }
 
     pub(crate) fn rootfs(&self) -> PathBuf {
-        self.directory.join("rootfs")
+        self.directory.0.join("rootfs")
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
+        self.directory.0.join(name)
     }
 
     pub(crate) fn plan(&self) -> Plan {
@@ -133,7 +138,7 @@ impl Bench {
             stderr: Some(stderr_write),
             container: container.map(AsFd::as_fd),
         };
-        let exe = CString::new(self.directory.join("jail").to_str().unwrap()).unwrap();
+        let exe = CString::new(self.directory.0.join("jail").to_str().unwrap()).unwrap();
         let Spawned { pid, pidfd, control } =
             jail::spawn(plan, io, &exe).map_err(|error| error.to_string())?;
         let mut running = Running {
@@ -145,6 +150,7 @@ impl Bench {
             stdout,
             stderr,
             reaped: false,
+            _directory: self.directory.clone(),
         };
         match running.message() {
             Message::Ready { pty } => running.pty = pty,
@@ -155,9 +161,9 @@ impl Bench {
     }
 }
 
-impl Drop for Bench {
+impl Drop for Directory {
     fn drop(&mut self) {
-        fs::remove_dir_all(&self.directory).unwrap();
+        fs::remove_dir_all(&self.0).unwrap();
     }
 }
 
@@ -174,6 +180,11 @@ impl Running {
 
     pub(crate) fn write(&self, text: &str) {
         nix::unistd::write(self.stdin.as_ref().unwrap(), text.as_bytes()).unwrap();
+    }
+
+    /// Waits until it has written something.
+    pub(crate) fn await_output(&self) {
+        wait_readable(&self.stdout);
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jail::cgroup::{self, Cgroup};
 use jail::oci;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, process, script};
+use crate::bench::{Bench, Outcome, process, script};
 use crate::tests::{Test, lines, out};
 
 pub(crate) const ALL: &[Test] = &[
@@ -108,21 +108,24 @@ fn is_the_processs_root() {
 fn stats_move() {
     let group = Group::new("stats");
     group.apply(json!({ "cpu": { "quota": 20_000, "period": 100_000 }, "pids": { "limit": 9 } }));
-    let running =
-        inside(&group, "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done; echo done; cat").start().unwrap();
-    std::thread::sleep(Duration::from_millis(500));
-    let stats = group.0.stats().unwrap();
+    let running = inside(&group, "while :; do :; done").start().unwrap();
+    let start = Instant::now();
+    let stats = loop {
+        let stats = group.0.stats().unwrap();
+        if stats.cpu.throttled_time > 0 {
+            break stats;
+        }
+        assert!(start.elapsed() < SOON, "{stats:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(stats.cpu.usage > 1_000_000 && stats.cpu.throttled_periods > 0, "{stats:?}");
     assert!(stats.memory.usage > 0 && stats.memory.limit == u64::MAX, "{stats:?}");
     assert!(stats.memory.stat.contains_key("anon") && stats.memory.peak >= stats.memory.usage, "{stats:?}");
-    assert_eq!((stats.pids.current > 0, stats.pids.limit), (true, 9));
+    assert_eq!((stats.pids.current, stats.pids.limit), (1, 9));
     assert!(group.0.populated().unwrap());
-    assert_eq!(group.0.procs().unwrap()[0], running.pid);
-    assert_eq!(running.finish().out, "done\n");
-    let stats = group.0.stats().unwrap();
-    assert!(
-        stats.cpu.usage > 1_000_000 && stats.cpu.throttled_periods > 0 && stats.cpu.throttled_time > 0,
-        "{stats:?}"
-    );
+    assert_eq!(group.0.procs().unwrap(), [running.pid]);
+    group.0.kill_all().unwrap();
+    assert_eq!(running.finish().code, 137);
     assert!(!group.0.populated().unwrap());
 }
 
@@ -137,14 +140,15 @@ fn oom() {
 
 fn kill_all_and_remove() {
     let group = Group::new("kill");
-    let running = inside(&group, "sleep 100 & sleep 100 & (trap '' TERM; sleep 100); true").start().unwrap();
+    let running = inside(&group, "sleep 100 & sleep 100 & echo started; cat; true").start().unwrap();
+    running.await_output();
     while group.0.procs().unwrap().len() < 4 {
         std::thread::sleep(Duration::from_millis(5));
     }
     let busy = group.0.remove(Duration::from_millis(50)).unwrap_err().to_string();
     assert!(busy.contains("not removed after 50ms"), "{busy}");
     group.0.kill_all().unwrap();
-    assert_eq!(running.finish().code, 137);
+    assert_eq!(running.finish(), Outcome { out: "started\n".into(), err: String::new(), code: 137 });
     group.0.remove(SOON).unwrap();
     assert!(!group.0.path().exists());
     // Once more is fine, and so is killing nobody.
