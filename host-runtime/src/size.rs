@@ -15,7 +15,7 @@ impl Memory {
     pub fn from_mib(mib: u64) -> Result<Memory, BadMemory> {
         match mib {
             ..Self::MIN_MIB => Err(BadMemory::TooSmall),
-            0..=Self::MAX_MIB => Ok(Memory(mib)),
+            Self::MIN_MIB..=Self::MAX_MIB => Ok(Memory(mib)),
             _ => Err(BadMemory::TooLarge),
         }
     }

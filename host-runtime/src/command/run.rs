@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use agent_api::agent::{CreateContainerRequest, CreateSandboxRequest};
 use protobuf::MessageField;
@@ -68,6 +69,9 @@ pub struct RunOptions {
     pub cmdline: Vec<String>,
 }
 
+/// How long the agent may take to clear up after a workload that has ended; the VM goes either way.
+const REMOVAL: Duration = Duration::from_secs(10);
+
 /// Runs a container and returns its exit code.
 pub async fn run(store: &Store, options: RunOptions) -> Result<i32, Error> {
     let mut signals =
@@ -107,7 +111,8 @@ pub async fn run(store: &Store, options: RunOptions) -> Result<i32, Error> {
             return Err(e);
         }
     };
-    let _ = vm.agent().remove_container(name.as_str()).await;
+    let agent = vm.agent();
+    let _ = tokio::time::timeout(REMOVAL, agent.remove_container(name.as_str())).await;
     vm.shutdown().await;
 
     if !options.remove {

@@ -33,7 +33,7 @@ pub enum Error {
 /// A running daemon.
 #[derive(Debug)]
 pub(crate) struct Vsock {
-    _process: Process,
+    process: Process,
     /// The vhost-user socket that QEMU connects to.
     pub(crate) device: PathBuf,
 }
@@ -55,7 +55,7 @@ impl Vsock {
         let process =
             Process::start(&program, &args, &log, vec![]).map_err(|e| Error::Start(program.clone(), e))?;
         let watch = process.watch().map_err(|e| Error::Start(program.clone(), e))?;
-        let vsock = Vsock { _process: process, device };
+        let vsock = Vsock { process, device };
         // It makes its own socket and cannot take ours; it is a local process, so a short poll does no harm.
         let begun = Instant::now();
         while !vsock.device.exists() {
@@ -69,5 +69,11 @@ impl Vsock {
             return Err(Error::Died { program, said });
         }
         Ok(vsock)
+    }
+
+    /// Waits until the daemon has ended and says how.
+    pub(crate) fn obituary(&self) -> io::Result<impl Future<Output = String> + Send + 'static> {
+        let watch = self.process.watch()?;
+        Ok(async move { format!("vsock: vhost-device-vsock {}", watch.exited().await) })
     }
 }

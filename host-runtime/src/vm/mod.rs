@@ -168,6 +168,7 @@ impl Vm {
         };
         let config = config::Config {
             machine: row.machine.into(),
+            firmware: config::quick_firmware(row.machine),
             bus: row.virtio_bus,
             accel: Accel::detect(),
             memory: spec.memory,
@@ -202,10 +203,12 @@ impl Vm {
             }
         };
         let (mut monitor, mux, client) = with_share(share.as_ref(), boot).await?;
-        if let Some(end) =
-            share.as_ref().map(Share::obituary).transpose().map_err(cannot(Path::new("share")))?.flatten()
-        {
+        let obituary = share.as_ref().map(Share::obituary).transpose().map_err(cannot(Path::new("share")))?;
+        if let Some(end) = obituary.flatten() {
             monitor.follow(end);
+        }
+        if let Some(vsock) = &vsock {
+            monitor.follow(vsock.obituary().map_err(cannot(Path::new("vsock")))?);
         }
         let logs = follow_logs(&hybrid, dir.join(AGENT_LOG));
         Ok(Vm {
