@@ -1,5 +1,7 @@
 //! Containers for tests: a plain spec to start from, changed call by call.
 
+use std::fmt;
+
 use agent_api::agent::{CreateContainerRequest, StatsContainerRequest, StatsContainerResponse};
 use agent_api::oci::{
     Linux, LinuxCPU, LinuxCapabilities, LinuxMemory, LinuxNamespace, LinuxPids, LinuxResources, Mount, Process as Spawn,
@@ -168,6 +170,12 @@ pub struct Container<'g> {
     id: String,
 }
 
+impl fmt::Debug for Container<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Container").field(&self.id).finish()
+    }
+}
+
 impl Container<'_> {
     /// Its id.
     pub fn id(&self) -> &str {
@@ -205,6 +213,11 @@ impl Container<'_> {
         let agent = self.guest.agent();
         let answer = agent.service().stats_container(ttrpc::context::with_duration(crate::LIMIT), &request).await;
         answer.unwrap_or_else(|error| panic!("StatsContainer: {}: {error}", self.id))
+    }
+
+    /// Leaves it alone when the test ends: it went with its VM.
+    pub fn abandon(self) {
+        self.guest.forget(&self.id);
     }
 
     /// `RemoveContainer`.

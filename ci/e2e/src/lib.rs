@@ -17,12 +17,14 @@
 //! The tests are one program, `tests/e2e/`, a file per subject; its `main.rs` is their index. They need artefacts, an
 //! image and the `husk` binary, which `cargo xtask test` builds and names in the environment.
 
+mod cli;
 mod container;
 mod guest;
 mod machine;
 mod process;
 mod settings;
 
+pub use cli::{Cli, Ended, Husk, Running};
 pub use container::{Container, ContainerBuilder};
 pub use guest::Guest;
 pub use machine::{Boot, LIMIT, test};

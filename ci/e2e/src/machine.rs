@@ -136,7 +136,7 @@ impl Machine {
 
     async fn boot(boot: Boot) -> Machine {
         let settings = Settings::get();
-        let slot = SLOTS.acquire().await.expect("it is never closed");
+        let slot = slot().await;
         let dir = TempDir::with_prefix("husk-e2e-").expect("a temporary directory");
         let share = dir.path().join("share");
         for name in [&share, &dir.path().join("state")] {
@@ -187,6 +187,11 @@ impl Machine {
     pub(crate) fn print_logs(&self) {
         print_logs(&state(&self.dir));
     }
+}
+
+/// A place among the VMs that may run.
+pub(crate) async fn slot() -> SemaphorePermit<'static> {
+    SLOTS.acquire().await.expect("it is never closed")
 }
 
 /// A client of its own on the VM's socket, kept by the common runtime.

@@ -1,2 +1,66 @@
+//! End-to-end tests, a file per subject. What they are written in is the crate's library.
+//!
+//! | file | what goes in it |
+//! |---|---|
+//! | `boot` | a VM's way up and down: Health, Version, details, logs, power-off |
+//! | `vsock` | the same agent over the other transport |
+//! | `wire` | the protocol itself: unknown services and methods, status codes, many calls at once |
+//! | `exit` | how programs end, and programs that cannot run |
+//! | `stdio` | pipes: stdin, stdout, stderr and their ends |
+//! | `terminal` | the same on a terminal, and its size |
+//! | `exec` | further processes in a container |
+//! | `identity` | ids of processes and containers, and waiting for them |
+//! | `signals` | signals |
+//! | `containers` | lives of containers, and what several of them share |
+//! | `limits` | cgroup limits and figures |
+//! | `process` | what a process is: user, groups, capabilities, rlimits, environment |
+//! | `mounts` | what a container sees: mounts, devices, covered paths, sysctls |
+//! | `user_namespace` | containers with user ids of their own |
+//! | `cycles` | many containers one after the other leave nothing behind |
+//! | `cli` | the `husk` binary |
+//! | `bad_input` | what `husk` says and leaves behind when it cannot do what it was asked for |
+
+mod bad_input;
 mod boot;
+mod cli;
+mod containers;
+mod cycles;
+mod exec;
 mod exit;
+mod identity;
+mod limits;
+mod mounts;
+mod process;
+mod signals;
+mod stdio;
+mod terminal;
+mod user_namespace;
+mod vsock;
+mod wire;
+
+/// Bytes that look random and are the same each time.
+struct Noise {
+    state: u64,
+    left: usize,
+}
+
+fn noise(size: usize) -> Noise {
+    Noise { state: 0x9e37_79b9_7f4a_7c15, left: size }
+}
+
+impl Noise {
+    /// The next bytes, at most `size`; `None` at the end.
+    fn next_chunk(&mut self, size: usize) -> Option<Vec<u8>> {
+        let size = size.min(self.left);
+        self.left -= size;
+        let mut chunk = Vec::with_capacity(size + 8);
+        while chunk.len() < size {
+            self.state ^= self.state << 13;
+            self.state ^= self.state >> 7;
+            self.state ^= self.state << 17;
+            chunk.extend_from_slice(&self.state.to_le_bytes());
+        }
+        chunk.truncate(size);
+        (size > 0).then_some(chunk)
+    }
+}
