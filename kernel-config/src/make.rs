@@ -16,7 +16,7 @@ use guest_inputs::Task;
 use crate::error::{Error, at};
 
 /// About how many objects a kernel of ours has: how long the progress bar is, nothing else.
-const OBJECTS: u64 = 1500;
+const OBJECTS: u64 = 1400;
 /// How much of the log an error shows.
 const TAIL_LINES: usize = 30;
 
