@@ -86,14 +86,13 @@ fn new(root: &OwnedFd, mount: &Mount, fstype: &str, source: &str) -> Result<(), 
     } else {
         None
     };
-    let mut set = options.set;
+    let mut open = options.clone();
     if rootfs::sealed_late(mount) {
-        set &= !attr::RDONLY;
+        open.set &= !attr::RDONLY;
     }
-    let data = options.data.join(",");
-    let data = (!data.is_empty()).then_some(data.as_str());
-    let path = rootfs::path_of(&target);
-    nix::mount::mount(Some(source), &path, Some(fstype), flags(set, options), data).at(what)?;
+    let (flags, data) = open.for_mount();
+    let (flags, data) = (MsFlags::from_bits_retain(flags as _), (!data.is_empty()).then_some(data.as_str()));
+    nix::mount::mount(Some(source), &rootfs::path_of(&target), Some(fstype), flags, data).at(what)?;
     if let Some(covered) = covered {
         let fresh = inside::open(root, destination, OFlag::O_RDONLY | OFlag::O_DIRECTORY).at(what)?;
         copy_up::copy(&covered, &fresh).at(|| format!("copy up into {destination:?}"))?;
@@ -110,8 +109,8 @@ fn remount(root: &OwnedFd, of: &Mount, fstype: &str, source: &str) -> Result<(),
     let what = || format!("remount {destination:?}");
     let top = inside::open(root, destination, OFlag::O_PATH).at(what)?;
     refuse_proc(&top, destination)?;
-    let data = options.data.join(",");
-    let flags = flags(options.set, options) | MsFlags::MS_REMOUNT;
+    let (flags, data) = options.for_mount();
+    let flags = MsFlags::from_bits_retain(flags as _) | MsFlags::MS_REMOUNT;
     mount(Some(source), &rootfs::path_of(&top), Some(fstype), flags, Some(data.as_str())).at(what)
 }
 
@@ -135,28 +134,6 @@ fn propagate(mount: &OwnedFd, options: &MountOptions) -> Result<(), Errno> {
         .propagation
         .iter()
         .try_for_each(|&(propagation, below)| sys::mount_setattr(mount, 0, 0, propagation, below))
-}
-
-/// The attributes in the words of `mount(2)`.
-fn flags(set: u64, options: &MountOptions) -> MsFlags {
-    const MS_NOSYMFOLLOW: u64 = 256;
-    let words = [
-        (attr::RDONLY, MsFlags::MS_RDONLY),
-        (attr::NOSUID, MsFlags::MS_NOSUID),
-        (attr::NODEV, MsFlags::MS_NODEV),
-        (attr::NOEXEC, MsFlags::MS_NOEXEC),
-        (attr::NODIRATIME, MsFlags::MS_NODIRATIME),
-        (attr::NOSYMFOLLOW, MsFlags::from_bits_retain(MS_NOSYMFOLLOW as _)),
-    ];
-    let mut out = MsFlags::from_bits_retain(options.flags as _);
-    for (_, flag) in words.iter().filter(|(bit, _)| set & bit != 0) {
-        out |= *flag;
-    }
-    match set & attr::ATIME {
-        attr::NOATIME => out | MsFlags::MS_NOATIME,
-        attr::STRICTATIME => out | MsFlags::MS_STRICTATIME,
-        _ => out,
-    }
 }
 
 fn file_type(fd: impl AsFd) -> Result<SFlag, Errno> {

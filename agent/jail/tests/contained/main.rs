@@ -5,6 +5,7 @@
 
 mod bench;
 mod cgroups;
+mod sharing;
 mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,10 +22,8 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let wanted = first.filter(|word| !word.starts_with('-'));
-    let all = tests::ALL
-        .iter()
-        .chain(cgroups::ALL)
-        .filter(|(name, _)| wanted.as_ref().is_none_or(|part| name.contains(part)));
+    let known = tests::ALL.iter().chain(sharing::ALL).chain(cgroups::ALL);
+    let all = known.filter(|(name, _)| wanted.as_ref().is_none_or(|part| name.contains(part)));
     let before = Left::count();
     let mut failed = 0;
     for (name, test) in all {
