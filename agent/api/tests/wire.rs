@@ -46,7 +46,8 @@ fn from_table(text: &str) -> Wire {
             for field in fields.as_array().unwrap() {
                 let text = |key: &str| field[key].as_str().unwrap_or_default();
                 let json = if text("json").is_empty() { text("name") } else { text("json") };
-                let facts = format!("{} {} {} {} {}", field["n"], text("label"), text("type"), json, text("oneof"));
+                let facts =
+                    format!("{} {} {} {} {}", field["n"], text("label"), text("type"), json, text("oneof"));
                 wire.fields.insert(format!("{message}.{}", text("name")), facts);
             }
         }
