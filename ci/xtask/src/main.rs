@@ -59,8 +59,15 @@ enum Command {
     },
 }
 
-fn main() -> Result<ExitCode> {
-    let done = match Cli::parse().command {
+fn main() -> ExitCode {
+    run(Cli::parse().command).unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}"); // causes in one line; a backtrace, which `?` in main would add, names only us
+        ExitCode::FAILURE
+    })
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    let done = match command {
         Command::Demo { install_deps } => demo::run(install_deps),
         Command::Test(options) => return test::run(&options),
         Command::BuildImage { arch, install_deps } => build_image::run(arch, install_deps),

@@ -99,7 +99,7 @@ impl Task {
 
     /// Says how many bytes of how many are done: "downloading 40 of 153 MB".
     pub fn bytes(&self, what: &str, done: u64, total: u64) {
-        let mega = |n: u64| n / 1_000_000;
+        let mega = |n: u64| format!("{:.*}", usize::from(total < 10_000_000), n as f64 / 1e6);
         match &self.0.bar {
             Some(bar) => {
                 self.measured(bar, "{prefix}: {msg} {wide_bar} {bytes}/{total_bytes} ({eta})");
