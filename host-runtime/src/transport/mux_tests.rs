@@ -166,7 +166,7 @@ async fn garbage_on_the_channel_ends_it_and_nothing_else() {
         let _ = serial.write_all(&b"Kernel panic or worse\n".repeat(100_000)).await;
     });
     let reason = tokio::time::timeout(Duration::from_secs(10), guest.mux.ended()).await.unwrap();
-    assert_eq!(reason, "channel to the guest: decode error: header decode error: unknown version: 75");
+    assert!(reason.contains("unknown version: 75"), "{reason}");
     assert!(dial(&guest.socket, 1024).await.is_err());
 }
 
