@@ -36,6 +36,26 @@ pub(crate) fn container(spec: &wire::Spec) -> Result<oci::Spec, Error> {
     Ok(out)
 }
 
+/// What a spec asks for and this agent does not do yet. Peers send some of it for every container, so it is said and
+/// not refused.
+pub(crate) fn not_applied(spec: &wire::Spec) -> Vec<&'static str> {
+    let process = spec.Process.as_ref();
+    let linux = spec.Linux.as_ref();
+    let resources = linux.and_then(|linux| linux.Resources.as_ref());
+    let parts = [
+        ("hooks", spec.Hooks.is_some()),
+        ("process.apparmorProfile", process.is_some_and(|process| !process.ApparmorProfile.is_empty())),
+        ("process.selinuxLabel", process.is_some_and(|process| !process.SelinuxLabel.is_empty())),
+        ("linux.seccomp", linux.is_some_and(|linux| linux.Seccomp.is_some())),
+        ("linux.intelRdt", linux.is_some_and(|linux| linux.IntelRdt.is_some())),
+        ("linux.resources.devices", resources.is_some_and(|resources| !resources.Devices.is_empty())),
+        ("linux.resources.blockIO", resources.is_some_and(|resources| resources.BlockIO.is_some())),
+        ("linux.resources.hugepageLimits", resources.is_some_and(|all| !all.HugepageLimits.is_empty())),
+        ("linux.resources.network", resources.is_some_and(|resources| resources.Network.is_some())),
+    ];
+    parts.into_iter().filter(|(_, asked)| *asked).map(|(part, _)| part).collect()
+}
+
 /// A process of a container: its first, or one that joins it.
 pub(crate) fn process(process: &wire::Process) -> Result<oci::Process, Error> {
     let mut out = oci::Process::default();

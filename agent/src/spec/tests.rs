@@ -71,3 +71,11 @@ fn a_bad_value_is_an_error_that_says_what_it_is() {
         container(&spec_with(Linux { Namespaces: vec![namespace], ..Default::default() })).unwrap_err();
     assert!(error.to_string().contains("galaxy"), "{error}");
 }
+
+#[test]
+fn what_is_not_applied_is_named() {
+    assert!(not_applied(&spec_with(Linux::default())).is_empty());
+    let linux = Linux { Seccomp: Some(wire::LinuxSeccomp::new()).into(), ..Default::default() };
+    let spec = wire::Spec { Hooks: Some(wire::Hooks::new()).into(), ..spec_with(linux) };
+    assert_eq!(not_applied(&spec), ["hooks", "linux.seccomp"]);
+}
