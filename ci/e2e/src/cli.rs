@@ -106,20 +106,31 @@ impl Cli {
         }
     }
 
-    /// Panics unless no process, mount or file of this test's containers is left. Processes get a moment to go.
-    pub async fn nothing_is_left(&self) {
+    /// The number of the process of this test's VM whose command line has `word` in it.
+    pub fn process_of(&self, word: &str) -> Option<i32> {
+        let all = processes_with(&self.root().display().to_string());
+        all.into_iter().find(|(_, line)| line.contains(word)).map(|(pid, _)| pid)
+    }
+
+    /// Panics unless every process of this test's VM is gone. They get a moment to go.
+    pub async fn no_process_is_left(&self) {
         let path = self.root().display().to_string();
-        let mut processes = processes_with(&path);
+        let mut left = processes_with(&path);
         for _ in 0..100 {
-            if processes.is_empty() {
-                break;
+            if left.is_empty() {
+                return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
-            processes = processes_with(&path);
+            left = processes_with(&path);
         }
-        assert!(processes.is_empty(), "processes are left: {processes:#?}");
+        panic!("processes are left: {left:#?}");
+    }
+
+    /// Panics unless no process, mount or file of this test's containers is left.
+    pub async fn nothing_is_left(&self) {
+        self.no_process_is_left().await;
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("our own mounts");
-        assert!(!mounts.contains(&path), "mounts are left below {path}");
+        assert!(!mounts.contains(&self.root().display().to_string()), "mounts are left: {mounts}");
         let files = files_below(&self.root());
         assert!(files.is_empty(), "files are left: {files:#?}");
     }
@@ -179,6 +190,16 @@ impl Running {
         String::from_utf8_lossy(&all).into_owned()
     }
 
+    /// Reads its stdout to the end, while other things are done with it.
+    pub fn take_stdout(&mut self) -> impl Future<Output = Vec<u8>> + use<> {
+        let stdout = self.child.stdout.take();
+        async move {
+            let mut all = Vec::new();
+            stdout.expect("stdout is piped").read_to_end(&mut all).await.expect("stdout can be read");
+            all
+        }
+    }
+
     /// Closes its stdin and stays until it has ended.
     pub async fn ended(self) -> Ended {
         let Running { child, begun } = self;
@@ -220,14 +241,16 @@ impl Ended {
 /// Seconds, on a slow machine with other things to do.
 const SOON: Duration = Duration::from_secs(20);
 
-fn processes_with(text: &str) -> Vec<String> {
-    let pids = std::fs::read_dir("/proc").expect("proc").flatten();
-    let lines = pids.filter_map(|entry| {
+/// Number and command line.
+fn processes_with(text: &str) -> Vec<(i32, String)> {
+    let entries = std::fs::read_dir("/proc").expect("proc").flatten();
+    let all = entries.filter_map(|entry| {
+        let pid = entry.file_name().to_string_lossy().parse().ok()?;
         let bytes = std::fs::read(entry.path().join("cmdline")).ok()?;
         let line = String::from_utf8_lossy(&bytes).replace('\0', " ");
-        line.contains(text).then(|| format!("{}: {line}", entry.file_name().to_string_lossy()))
+        line.contains(text).then_some((pid, line))
     });
-    lines.collect()
+    all.collect()
 }
 
 /// Everything but directories: an empty directory may serve the next container.

@@ -5,7 +5,6 @@ use std::fmt;
 use e2e::{Boot, Container};
 
 /// What the agent holds.
-#[derive(Clone, PartialEq, Eq)]
 struct Holdings {
     descriptors: usize,
     mounts: usize,
@@ -38,8 +37,7 @@ fn fifty_containers_leave_nothing_in_the_guest() {
             cycle(round % 2 == 0).await;
         }
         let after = holdings(&watch).await;
-        let resident_kib = before.resident_kib;
-        assert_eq!(Holdings { resident_kib, ..after.clone() }, before);
+        assert!(after.is_no_more_than(&before), "{before:?}, then {after:?}");
         // Memory is not given back page by page: 50 leaks of a kilobyte would already show.
         assert!(after.resident_kib <= before.resident_kib + 128, "{before:?}, then {after:?}");
     });
@@ -62,8 +60,7 @@ fn failed_containers_and_execs_leave_nothing_either() {
             fail().await;
         }
         let after = holdings(&watch).await;
-        let resident_kib = before.resident_kib;
-        assert_eq!(Holdings { resident_kib, ..after.clone() }, before);
+        assert!(after.is_no_more_than(&before), "{before:?}, then {after:?}");
     });
 }
 
@@ -89,6 +86,17 @@ async fn holdings(watch: &Container<'_>) -> Holdings {
         panic!("six numbers, not {last:?}")
     };
     Holdings { descriptors, mounts, cgroups, processes, threads, resident_kib }
+}
+
+impl Holdings {
+    /// Resident memory aside, which is judged with some leeway.
+    fn is_no_more_than(&self, other: &Holdings) -> bool {
+        self.descriptors <= other.descriptors
+            && self.mounts <= other.mounts
+            && self.cgroups <= other.cgroups
+            && self.processes <= other.processes
+            && self.threads <= other.threads
+    }
 }
 
 impl fmt::Debug for Holdings {

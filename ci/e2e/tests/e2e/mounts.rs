@@ -70,13 +70,27 @@ fn a_mount_that_leads_outside_is_refused() {
 #[test]
 fn a_link_in_the_image_leads_nowhere_but_inside() {
     test(async |guest| {
-        let script = "mkdir -p /links; ln -sfn /../../../tmp/target /links/up; ln -sfn /proc/sys /links/proc; umask 0";
+        let script = "mkdir -p /links /target; ln -sfn /../../../target /links/up; ln -sfn /proc/sys /links/proc";
         guest.container("c0").sh(script).run().await.ok();
-        let inside = guest.container("c1").sh("grep -c ' /tmp/target tmpfs' /proc/mounts");
+        let inside = guest.container("c1").sh("grep -c ' /target tmpfs' /proc/mounts");
         let inside = inside.mount("/links/up", "tmpfs", "tmpfs", &[]);
         assert_eq!(inside.run().await.ok(), "1");
         let proc = guest.container("c1").mount("/links/proc", "tmpfs", "tmpfs", &[]);
         assert_eq!(code(&proc.try_create().await), Code::INTERNAL);
+    });
+}
+
+#[test]
+fn a_link_in_the_image_that_leads_nowhere_gets_its_target_made() {
+    test(async |guest| {
+        // As in images whose resolv.conf is a link below /run, which is empty until something runs.
+        let script = "mkdir -p /links; ln -sfn ../run/resolve/file /links/file; ln -sfn /run/directory /links/directory";
+        guest.container("c0").sh(script).run().await.ok();
+        let source = format!("{}/rootfs/etc/passwd", agent_api::paths::SHARE_ROOT);
+        let container = guest.container("c1").sh("cut -d : -f 1 /run/resolve/file | head -n 1; ls -d /run/directory");
+        let container = container.mount("/links/file", "bind", &source, &["bind", "ro"]);
+        let container = container.mount("/links/directory", "tmpfs", "tmpfs", &[]);
+        assert_eq!(container.run().await.ok(), "root\n/run/directory");
     });
 }
 

@@ -128,9 +128,11 @@ fn no_new_privileges_oom_score_and_rlimits_hold() {
 #[test]
 fn nothing_of_the_agents_leaks_into_it() {
     test(async |guest| {
-        let container = guest.container("c1").sh("ls /proc/self/fd; umask; grep -E '^Sig(Blk|Ign)' /proc/self/status");
-        let said = container.run().await.ok();
+        let run = async |args: &[&str]| guest.container("c1").args(args).run().await.ok();
         // 3 is the directory that ls reads.
-        assert_eq!(said, "0\n1\n2\n3\n0022\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000000");
+        assert_eq!(run(&["ls", "/proc/self/fd"]).await, "0\n1\n2\n3");
+        assert_eq!(run(&["sh", "-c", "umask"]).await, "0022");
+        let signals = run(&["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]).await;
+        assert_eq!(signals, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000");
     });
 }

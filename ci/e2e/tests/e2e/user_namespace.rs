@@ -9,7 +9,7 @@ const OUTSIDE: u32 = 100_000;
 #[test]
 fn ids_are_mapped() {
     test(async |guest| {
-        let script = "cat /proc/self/uid_map /proc/self/gid_map; id -u; stat -c %u /proc/self";
+        let script = "cat /proc/self/uid_map /proc/self/gid_map; id -u; stat -L -c %u /proc/self";
         let said = mapped(guest.container("c1").sh(script)).run().await.ok();
         let words: Vec<&str> = said.split_whitespace().collect();
         assert_eq!(words, ["0", "100000", "65536", "0", "100000", "65536", "0", "0"]);
