@@ -21,7 +21,7 @@ const SUMS: &str = "SHA256SUMS";
 
 /// What this kernel and this ramdisk need: a console on the first virtio console, a panic that ends the VM at once instead
 /// of leaving it hanging, and the agent's log on its port.
-const CMDLINE: &str = "console=hvc0 quiet panic=-1 agent.log_vport=1025";
+const CMDLINE: &str = "quiet console=hvc0 panic=-1 agent.log_vport=1025";
 
 /// A finished set of artefacts.
 #[derive(Debug)]

@@ -166,16 +166,19 @@ impl Vm {
                 Some(Vsock::start(dir, &hybrid).await.map_err(|e| Error::Vsock(e.into()))?)
             }
         };
+        let accel = Accel::detect();
+        let of_machine = if accel == Accel::Tcg && spec.cpus == 1 { row.emulated_cmdline } else { "" };
         let config = config::Config {
             machine: row.machine.into(),
             firmware: config::quick_firmware(row.machine),
             bus: row.virtio_bus,
-            accel: Accel::detect(),
+            accel,
+            emulated_cpu: row.emulated_cpu,
             memory: spec.memory,
             cpus: spec.cpus,
             kernel: manifest.kernel_path(&spec.artefacts),
             initrd: manifest.initrd_path(&spec.artefacts),
-            cmdline: command_line(&manifest.cmdline, &spec.extra_cmdline),
+            cmdline: command_line(&manifest.cmdline, of_machine, &spec.extra_cmdline),
             share: share.as_ref().map(Share::device),
             vsock: vsock.as_ref().map(|vsock| vsock.device.clone()),
         };
@@ -323,9 +326,10 @@ fn cannot(object: &Path) -> impl Fn(io::Error) -> Error {
     move |source| Error::Qemu { object: object.clone(), source }
 }
 
-/// The manifest's words, then the caller's, then what both left out: a panic that ends the VM, and a port for the log.
-fn command_line(base: &str, extra: &[String]) -> String {
-    let mut words: Vec<String> = base.split_ascii_whitespace().map(String::from).collect();
+/// The manifest's words, then the machine's, then the caller's, then what all left out: a panic that ends the VM, and a port for the log.
+fn command_line(base: &str, machine: &str, extra: &[String]) -> String {
+    let given = base.split_ascii_whitespace().chain(machine.split_ascii_whitespace());
+    let mut words: Vec<String> = given.map(String::from).collect();
     words.extend_from_slice(extra);
     for (key, value) in [("panic", "-1".to_string()), (cmdline::LOG_VPORT, ports::LOGS.to_string())] {
         if !words.iter().any(|word| word.split_once('=').is_some_and(|(word, _)| word == key)) {
@@ -426,8 +430,8 @@ mod tests {
 
     #[test]
     fn the_command_line_is_completed() {
-        let line = command_line("console=hvc0  quiet", &["agent.log=debug".into()]);
-        assert_eq!(line, "console=hvc0 quiet agent.log=debug panic=-1 agent.log_vport=1025");
-        assert_eq!(command_line("panic=1", &["agent.log_vport=0".into()]), "panic=1 agent.log_vport=0");
+        let line = command_line("console=hvc0  quiet", "nolapic_timer", &["agent.log=debug".into()]);
+        assert_eq!(line, "console=hvc0 quiet nolapic_timer agent.log=debug panic=-1 agent.log_vport=1025");
+        assert_eq!(command_line("panic=1", "", &["agent.log_vport=0".into()]), "panic=1 agent.log_vport=0");
     }
 }
