@@ -94,7 +94,11 @@ async fn counted_boots(settings: &Settings) -> Vec<f64> {
         let mut lines = BufReader::new(qemu.stdout.take().expect("it is piped")).lines();
         let ready = tokio::time::timeout(DEADLINE, async {
             loop {
-                let line = lines.next_line().await.expect("QEMU's output").expect("QEMU goes on until the agent is ready");
+                let line = lines
+                    .next_line()
+                    .await
+                    .expect("QEMU's output")
+                    .expect("QEMU goes on until the agent is ready");
                 match serde_json::from_str::<Value>(&line) {
                     Ok(record) if record["msg"] == "ready" => return record,
                     _ => {}

@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
-use crate::machine::{self, LIMIT};
 use crate::Settings;
+use crate::machine::{self, LIMIT};
 
 /// A place to run `husk` in.
 pub struct Cli {
@@ -133,6 +133,15 @@ impl Cli {
         assert!(!mounts.contains(&self.root().display().to_string()), "mounts are left: {mounts}");
         let files = files_below(&self.root());
         assert!(files.is_empty(), "files are left: {files:#?}");
+    }
+}
+
+impl Drop for Cli {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let states = std::fs::read_dir(self.root()).into_iter().flatten().flatten();
+            states.for_each(|state| machine::print_logs(&state.path()));
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use std::fmt;
 
 use agent_api::agent::{CreateContainerRequest, StatsContainerRequest, StatsContainerResponse};
 use agent_api::oci::{
-    Linux, LinuxCPU, LinuxCapabilities, LinuxMemory, LinuxNamespace, LinuxPids, LinuxResources, Mount, Process as Spawn,
-    Root, Spec, User,
+    Linux, LinuxCPU, LinuxCapabilities, LinuxMemory, LinuxNamespace, LinuxPids, LinuxResources, Mount,
+    Process as Spawn, Root, Spec, User,
 };
 use agent_api::paths;
 use husk::agent::Error;
@@ -73,7 +73,9 @@ impl<'g> ContainerBuilder<'g> {
 
     /// With at most this many bytes of memory.
     pub fn memory(self, bytes: i64) -> Self {
-        self.resources(|all| all.Memory = MessageField::some(LinuxMemory { Limit: bytes, ..Default::default() }))
+        self.resources(|all| {
+            all.Memory = MessageField::some(LinuxMemory { Limit: bytes, ..Default::default() })
+        })
     }
 
     /// With `quota` of every `period` microseconds on a processor.
@@ -95,9 +97,12 @@ impl<'g> ContainerBuilder<'g> {
 
     /// With the guest itself, the agent included, to be seen below `/guest`.
     pub fn sees_guest(self) -> Self {
-        self.privileged()
-            .mount("/guest/proc", "bind", "/proc", &["rbind", "ro"])
-            .mount("/guest/cgroup", "bind", "/sys/fs/cgroup", &["rbind", "ro"])
+        self.privileged().mount("/guest/proc", "bind", "/proc", &["rbind", "ro"]).mount(
+            "/guest/cgroup",
+            "bind",
+            "/sys/fs/cgroup",
+            &["rbind", "ro"],
+        )
     }
 
     /// With anything changed about its process.
@@ -211,7 +216,8 @@ impl Container<'_> {
     pub async fn stats(&self) -> StatsContainerResponse {
         let request = StatsContainerRequest { container_id: self.id.clone(), ..Default::default() };
         let agent = self.guest.agent();
-        let answer = agent.service().stats_container(ttrpc::context::with_duration(crate::LIMIT), &request).await;
+        let answer =
+            agent.service().stats_container(ttrpc::context::with_duration(crate::LIMIT), &request).await;
         answer.unwrap_or_else(|error| panic!("StatsContainer: {}: {error}", self.id))
     }
 
@@ -238,11 +244,19 @@ fn plain_spec(id: &str) -> Spec {
             Cwd: "/".into(),
             ..Default::default()
         }),
-        Root: MessageField::some(Root { Path: format!("{}/{ROOTFS}", paths::SHARE_ROOT), ..Default::default() }),
+        Root: MessageField::some(Root {
+            Path: format!("{}/{ROOTFS}", paths::SHARE_ROOT),
+            ..Default::default()
+        }),
         Mounts: vec![
             mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
             mount("/dev", "tmpfs", "tmpfs", &["nosuid", "mode=755", "size=65536k"]),
-            mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
+            mount(
+                "/dev/pts",
+                "devpts",
+                "devpts",
+                &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+            ),
             mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777"]),
             mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
             mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),

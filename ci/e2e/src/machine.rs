@@ -248,17 +248,24 @@ async fn unpack(image: &Path, rootfs: &Path) {
     let rootfs = rootfs.to_path_buf();
     let unpacking =
         tokio::task::spawn_blocking(move || husk::image::unpack(&image, &rootfs, &AtomicBool::new(false)));
-    unpacking.await.expect("unpacking does not panic").unwrap_or_else(|error| panic!("the test image: {error}"));
+    unpacking
+        .await
+        .expect("unpacking does not panic")
+        .unwrap_or_else(|error| panic!("the test image: {error}"));
 }
 
 /// What a failed test's VM said.
-fn print_logs(state: &Path) {
+pub(crate) fn print_logs(state: &Path) {
     for name in ["console.log", "agent.log", "qemu.log", "virtiofsd.log", "vsock.log"] {
         if let Ok(bytes) = std::fs::read(state.join(name)) {
             let text = String::from_utf8_lossy(&bytes);
             let lines: Vec<&str> = text.lines().collect();
             let skipped = lines.len().saturating_sub(LINES);
-            println!("--- {name}, {} lines{}", lines.len(), if skipped > 0 { ", the last of them:" } else { ":" });
+            println!(
+                "--- {name}, {} lines{}",
+                lines.len(),
+                if skipped > 0 { ", the last of them:" } else { ":" }
+            );
             lines[skipped..].iter().for_each(|line| println!("{line}"));
         }
     }

@@ -189,9 +189,7 @@ impl Process {
 
     /// Reads everything to the end and waits, in the order in which runtimes do.
     pub async fn output(&self) -> Output {
-        let stderr = async {
-            if self.terminal { Vec::new() } else { self.read_all(Stream::Stderr).await }
-        };
+        let stderr = async { if self.terminal { Vec::new() } else { self.read_all(Stream::Stderr).await } };
         let (stdout, stderr) = tokio::join!(self.read_all(Stream::Stdout), stderr);
         Output { status: self.wait().await, stdout, stderr }
     }

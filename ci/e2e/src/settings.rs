@@ -16,11 +16,7 @@ pub struct Settings {
 impl Settings {
     /// The settings of this run. Panics, which fails the test, where one is missing.
     pub fn get() -> Settings {
-        Settings {
-            artefacts: path("HUSK_ARTEFACTS"),
-            image: path("HUSK_TEST_IMAGE"),
-            husk: path("HUSK_BIN"),
-        }
+        Settings { artefacts: path("HUSK_ARTEFACTS"), image: path("HUSK_TEST_IMAGE"), husk: path("HUSK_BIN") }
     }
 }
 

@@ -12,13 +12,15 @@ const OURS: i32 = 125;
 #[test]
 fn an_image_that_is_not_there() {
     Cli::test(async |cli| {
-        let run = async |image: &str| cli.husk(&["run", "--rm", "--image", image, "c1", "--", "true"]).run().await;
+        let run =
+            async |image: &str| cli.husk(&["run", "--rm", "--image", image, "c1", "--", "true"]).run().await;
         run("oci:/no/such/layout").await.complains(OURS, &["image", "/no/such/layout", "o such file"]);
         run("nonsense").await.complains(OURS, &["nonsense"]);
         let unknown = format!("{}:nosuchref", cli.image());
         run(&unknown).await.complains(OURS, &["image", "nosuchref"]);
         cli.nothing_is_left().await;
-        let rootfs = cli.husk(&["run", "--rm", "--rootfs", "/no/such/rootfs", "c1", "--", "true"]).run().await;
+        let rootfs =
+            cli.husk(&["run", "--rm", "--rootfs", "/no/such/rootfs", "c1", "--", "true"]).run().await;
         rootfs.complains(OURS, &["/no/such/rootfs", "o such file"]);
     });
 }
@@ -73,8 +75,14 @@ fn numbers_and_names_that_cannot_be() {
         cli.run(&["--workdir", "tmp"], &["true"]).run().await.complains(OURS, &["workdir"]);
         cli.run(&["--nosuchflag"], &["true"]).run().await.complains(OURS, &["nosuchflag"]);
         let image = cli.image();
-        cli.husk(&["run", "--rm", "--image", &image, "../up", "--", "true"]).run().await.complains(OURS, &["../up"]);
-        cli.husk(&["exec", "nobody", "--", "true"]).run().await.complains(OURS, &["nobody", "no such container"]);
+        cli.husk(&["run", "--rm", "--image", &image, "../up", "--", "true"])
+            .run()
+            .await
+            .complains(OURS, &["../up"]);
+        cli.husk(&["exec", "nobody", "--", "true"])
+            .run()
+            .await
+            .complains(OURS, &["nobody", "no such container"]);
         cli.husk(&["kill", "nobody"]).run().await.complains(OURS, &["nobody", "no such container"]);
         cli.husk(&["kill", "nobody", "NOSIG"]).run().await.complains(OURS, &["NOSIG"]);
     });
@@ -112,7 +120,11 @@ fn no_qemu() {
 fn a_qemu_that_dies_at_once() {
     Cli::test(async |cli| {
         let path = instead_of_qemu(cli, "echo 'qemu: no can do' >&2; exit 1");
-        cli.run(&[], &["true"]).env("PATH", path).run().await.complains(OURS, &["qemu", "no can do", "status 1"]);
+        cli.run(&[], &["true"])
+            .env("PATH", path)
+            .run()
+            .await
+            .complains(OURS, &["qemu", "no can do", "status 1"]);
     });
 }
 

@@ -77,7 +77,11 @@ fn every_line_of_the_log_is_a_record() {
             for key in ["msg", "level", "ts", "pid", "version", "subsystem"] {
                 assert!(record[key].is_string(), "{key} in {line}");
             }
-            assert_eq!((&record["name"], &record["source"]), (&"kata-agent".into(), &"agent".into()), "{line}");
+            assert_eq!(
+                (&record["name"], &record["source"]),
+                (&"kata-agent".into(), &"agent".into()),
+                "{line}"
+            );
         }
     });
 }

@@ -32,8 +32,10 @@ fn a_command_that_cannot_run_has_the_shells_codes() {
 #[test]
 fn flags_reach_the_program() {
     Cli::test(async |cli| {
-        let flags = ["--env", "COLOUR=blue", "--workdir", "/tmp", "--user", "app", "--memory", "192M", "--cpus", "2"];
-        let script = "echo $COLOUR; pwd; id -un; nproc; awk '/MemTotal/ {print ($2 < 192 * 1024)}' /proc/meminfo";
+        let flags =
+            ["--env", "COLOUR=blue", "--workdir", "/tmp", "--user", "app", "--memory", "192M", "--cpus", "2"];
+        let script =
+            "echo $COLOUR; pwd; id -un; nproc; awk '/MemTotal/ {print ($2 < 192 * 1024)}' /proc/meminfo";
         let done = cli.run(&flags, &["sh", "-c", script]).run().await;
         assert_eq!(done.ok(), "blue\n/tmp\napp\n2\n1");
     });
@@ -42,7 +44,14 @@ fn flags_reach_the_program() {
 #[test]
 fn the_kernel_and_the_first_process_are_not_the_hosts() {
     Cli::test(async |cli| {
-        let done = cli.run(&[], &["sh", "-c", "cat /proc/version; cat /proc/1/comm; hostname; cat /proc/sys/kernel/random/boot_id"]);
+        let done = cli.run(
+            &[],
+            &[
+                "sh",
+                "-c",
+                "cat /proc/version; cat /proc/1/comm; hostname; cat /proc/sys/kernel/random/boot_id",
+            ],
+        );
         let said = done.run().await.ok();
         let lines: Vec<&str> = said.lines().collect();
         assert_ne!(lines[0], std::fs::read_to_string("/proc/version").unwrap().trim());
@@ -78,7 +87,17 @@ fn a_directory_serves_as_the_root() {
         let rootfs = cli.dir().join("rootfs");
         let image = husk::image::Reference { dir: cli.settings().image.clone(), name: None };
         husk::image::unpack(&image, &rootfs, &false.into()).unwrap();
-        let words = ["run", "--rm", "--rootfs", rootfs.to_str().unwrap(), "c1", "--", "sh", "-c", "echo hi > /from-guest"];
+        let words = [
+            "run",
+            "--rm",
+            "--rootfs",
+            rootfs.to_str().unwrap(),
+            "c1",
+            "--",
+            "sh",
+            "-c",
+            "echo hi > /from-guest",
+        ];
         cli.husk(&words).run().await.ok();
         assert_eq!(std::fs::read_to_string(rootfs.join("from-guest")).unwrap(), "hi\n");
     });
@@ -128,7 +147,8 @@ fn what_was_not_to_be_removed_stays_until_it_is_deleted() {
 #[test]
 fn signals_go_on_to_the_program() {
     Cli::test(async |cli| {
-        let script = "trap 'echo term; exit 3' TERM; trap 'echo int' INT; echo up; while :; do sleep 0.1; done";
+        let script =
+            "trap 'echo term; exit 3' TERM; trap 'echo int' INT; echo up; while :; do sleep 0.1; done";
         let mut running = cli.run(&[], &["sh", "-c", script]).start();
         running.read_until("up").await;
         kill(Pid::from_raw(running.pid()), Signal::SIGINT).unwrap();
@@ -191,7 +211,9 @@ fn our_own_terminal_gives_its_size_and_gets_its_modes_back() {
         let run = format!("{husk} --root {} run --rm -t -i --image {}", cli.root().display(), cli.image());
         let session = format!("stty rows 31 cols 91; stty -g; {run} c1 -- stty size; stty -g");
         let mut script = Command::new("script");
-        script.args(["-q", "-e", "-c", &session, "/dev/null"]).env("HUSK_ARTEFACTS", &cli.settings().artefacts);
+        script
+            .args(["-q", "-e", "-c", &session, "/dev/null"])
+            .env("HUSK_ARTEFACTS", &cli.settings().artefacts);
         script.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut running = tokio::process::Command::from(script).kill_on_drop(true).spawn().unwrap();
         // Nobody types, and nobody hangs up either.

@@ -111,7 +111,8 @@ fn a_request_that_lacks_something_is_refused_and_leaves_nothing() {
 #[test]
 fn a_root_that_is_not_there_is_named() {
     test(async |guest| {
-        let lost = guest.container("c1").spec(|spec| spec.Root.mut_or_insert_default().Path = "/no/root".into());
+        let lost =
+            guest.container("c1").spec(|spec| spec.Root.mut_or_insert_default().Path = "/no/root".into());
         let lost = lost.try_create().await;
         assert_eq!(code(&lost), Code::INTERNAL);
         let text = lost.unwrap_err().to_string();
@@ -136,7 +137,12 @@ fn a_storage_is_mounted_for_its_container_and_gone_with_it() {
         assert!(unknown.unwrap_err().to_string().contains("floppy"));
 
         let with = |name| {
-            let builder = guest.container(name).args(&["sleep", "1000"]).mount("/data", "bind", &point, &["rbind", "rw"]);
+            let builder = guest.container(name).args(&["sleep", "1000"]).mount(
+                "/data",
+                "bind",
+                &point,
+                &["rbind", "rw"],
+            );
             builder.request(|request| request.storages = vec![storage("ephemeral")])
         };
         let (one, two) = (with("one").start().await, with("two").start().await);

@@ -11,7 +11,8 @@ fn it_is_in_all_namespaces_and_the_cgroup_of_the_first() {
     test(async |guest| {
         let container = guest.container("c1").args(&["sleep", "1000"]).start().await;
         for kind in ["mnt", "pid", "ipc", "uts", "net", "cgroup", "user"] {
-            let links = container.sh(&format!("readlink /proc/1/ns/{kind}; readlink /proc/self/ns/{kind}")).await;
+            let links =
+                container.sh(&format!("readlink /proc/1/ns/{kind}; readlink /proc/self/ns/{kind}")).await;
             let (first, own) = links.split_once('\n').unwrap();
             assert_eq!(first, own);
         }

@@ -51,7 +51,12 @@ fn a_program_that_cannot_run_is_named_with_the_cause() {
 #[test]
 fn a_file_that_is_no_program_is_an_error_not_a_hang() {
     test(async |guest| {
-        guest.container("make").sh("mkdir -p /work && echo garbage > /work/bad && chmod 755 /work/bad").run().await.ok();
+        guest
+            .container("make")
+            .sh("mkdir -p /work && echo garbage > /work/bad && chmod 755 /work/bad")
+            .run()
+            .await
+            .ok();
         let refused = guest.container("c1").args(&["/work/bad"]).try_start().await;
         assert_eq!(code(&refused), Code::INTERNAL);
         assert!(refused.unwrap_err().to_string().contains("/work/bad"));

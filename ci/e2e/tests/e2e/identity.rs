@@ -31,10 +31,14 @@ fn all_who_wait_are_told_and_later_ones_hear_not_found() {
         assert_eq!(waits, (6, 6, 6));
         assert_eq!(code(&at_once(process.try_wait()).await), Code::NOT_FOUND);
 
-        container.init().signal(9).await;
         let by_name = container.init().by_id(container.id());
-        let waits = tokio::join!(container.init().wait(), by_name.wait());
-        assert_eq!(waits, (137, 137));
+        let kill = async {
+            // Both must be waiting by then: the record goes with the first answer.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            container.init().signal(9).await;
+        };
+        let waits = tokio::join!(container.init().wait(), by_name.wait(), kill);
+        assert_eq!(waits, (137, 137, ()));
         assert_eq!(code(&at_once(container.init().try_wait()).await), Code::NOT_FOUND);
     });
 }
@@ -44,14 +48,17 @@ fn an_unknown_process_is_not_found() {
     test(async |guest| {
         let container = guest.container("c1").args(&["sleep", "1000"]).start().await;
         let nobody = container.init().by_id("nobody");
-        assert_eq!(codes_of(&nobody).await, [
-            ("WaitProcess", Code::NOT_FOUND),
-            ("SignalProcess", Code::NOT_FOUND),
-            ("ReadStdout", Code::NOT_FOUND),
-            ("ReadStderr", Code::NOT_FOUND),
-            ("TtyWinResize", Code::NOT_FOUND),
-            ("WriteStdin", Code::INTERNAL),
-        ]);
+        assert_eq!(
+            codes_of(&nobody).await,
+            [
+                ("WaitProcess", Code::NOT_FOUND),
+                ("SignalProcess", Code::NOT_FOUND),
+                ("ReadStdout", Code::NOT_FOUND),
+                ("ReadStderr", Code::NOT_FOUND),
+                ("TtyWinResize", Code::NOT_FOUND),
+                ("WriteStdin", Code::INTERNAL),
+            ]
+        );
     });
 }
 
@@ -59,14 +66,17 @@ fn an_unknown_process_is_not_found() {
 fn an_unknown_container_is_an_invalid_argument_or_internal() {
     test(async |guest| {
         let gone = gone(guest).await;
-        assert_eq!(codes_of(&gone).await, [
-            ("WaitProcess", Code::INVALID_ARGUMENT),
-            ("SignalProcess", Code::INVALID_ARGUMENT),
-            ("ReadStdout", Code::INVALID_ARGUMENT),
-            ("ReadStderr", Code::INVALID_ARGUMENT),
-            ("TtyWinResize", Code::INVALID_ARGUMENT),
-            ("WriteStdin", Code::INTERNAL),
-        ]);
+        assert_eq!(
+            codes_of(&gone).await,
+            [
+                ("WaitProcess", Code::INVALID_ARGUMENT),
+                ("SignalProcess", Code::INVALID_ARGUMENT),
+                ("ReadStdout", Code::INVALID_ARGUMENT),
+                ("ReadStderr", Code::INVALID_ARGUMENT),
+                ("TtyWinResize", Code::INVALID_ARGUMENT),
+                ("WriteStdin", Code::INTERNAL),
+            ]
+        );
         let (id, agent) = (&gone.target().container, guest.agent());
         assert_eq!(code(&gone.try_signal(9).await), Code::INTERNAL, "the way that kills all");
         assert_eq!(code(&agent.start_container(id).await), Code::INTERNAL);

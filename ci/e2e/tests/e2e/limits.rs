@@ -9,7 +9,8 @@ const MIB: i64 = 1 << 20;
 #[test]
 fn limits_are_in_the_containers_cgroup_and_in_its_figures() {
     test(async |guest| {
-        let container = guest.container("c1").args(&["sleep", "1000"]).memory(32 * MIB).cpu(50_000, 100_000).pids(20);
+        let container =
+            guest.container("c1").args(&["sleep", "1000"]).memory(32 * MIB).cpu(50_000, 100_000).pids(20);
         let container = container.start().await;
         let read = async |file: &str| container.sh(&format!("cat /sys/fs/cgroup/{file}")).await;
         assert_eq!(read("memory.max").await, (32 * MIB).to_string());

@@ -9,8 +9,7 @@ fn only_its_own_mounts_are_there() {
         let said = guest.container("c1").sh("cut -d ' ' -f 2 /proc/mounts").run().await.ok();
         let mut points: Vec<&str> = said.lines().collect();
         points.sort_unstable();
-        let expected =
-            ["/", "/dev", "/dev/pts", "/dev/shm", "/proc", "/sys", "/sys/fs/cgroup", "/tmp"];
+        let expected = ["/", "/dev", "/dev/pts", "/dev/shm", "/proc", "/sys", "/sys/fs/cgroup", "/tmp"];
         assert_eq!(points, expected);
     });
 }
@@ -30,8 +29,10 @@ fn the_usual_devices_and_links_are_there_and_work() {
 #[test]
 fn a_tmpfs_has_the_size_it_was_given() {
     test(async |guest| {
-        let script = "df -k /small | tail -n 1 | awk '{print $2}'; head -c 3000000 /dev/zero > /small/f || echo full";
-        let container = guest.container("c1").sh(script).mount("/small", "tmpfs", "tmpfs", &["size=1m", "mode=700"]);
+        let script =
+            "df -k /small | tail -n 1 | awk '{print $2}'; head -c 3000000 /dev/zero > /small/f || echo full";
+        let container =
+            guest.container("c1").sh(script).mount("/small", "tmpfs", "tmpfs", &["size=1m", "mode=700"]);
         assert_eq!(container.run().await.ok(), "1024\nfull");
     });
 }
@@ -45,7 +46,8 @@ fn a_bind_mount_shows_its_source_and_may_be_read_only() {
         let container = guest.container("c1").args(&["sleep", "1000"]);
         let container = container.mount("/rw", "bind", &source, &["rbind", "rw"]);
         let container = container.mount("/ro", "", &source, &["bind", "ro", "nosuid", "noexec"]);
-        let container = container.mount("/one", "bind", &format!("{source}/file"), &["bind", "ro"]).start().await;
+        let container =
+            container.mount("/one", "bind", &format!("{source}/file"), &["bind", "ro"]).start().await;
         assert_eq!(container.sh("cat /ro/file /one").await, "from the hostfrom the host");
         container.sh("echo new > /rw/new; ! touch /ro/other 2>/dev/null; ! echo x 2>/dev/null > /one").await;
         assert_eq!(std::fs::read_to_string(guest.rootfs().join("bound/new")).unwrap(), "new\n");
@@ -70,7 +72,8 @@ fn a_mount_that_leads_outside_is_refused() {
 #[test]
 fn a_link_in_the_image_leads_nowhere_but_inside() {
     test(async |guest| {
-        let script = "mkdir -p /links /target; ln -sfn /../../../target /links/up; ln -sfn /proc/sys /links/proc";
+        let script =
+            "mkdir -p /links /target; ln -sfn /../../../target /links/up; ln -sfn /proc/sys /links/proc";
         guest.container("c0").sh(script).run().await.ok();
         let inside = guest.container("c1").sh("grep -c ' /target tmpfs' /proc/mounts");
         let inside = inside.mount("/links/up", "tmpfs", "tmpfs", &[]);
@@ -87,7 +90,8 @@ fn a_link_in_the_image_that_leads_nowhere_gets_its_target_made() {
         let script = "mkdir -p /links; ln -sfn ../run/resolve/file /links/file; ln -sfn /run/directory /links/directory";
         guest.container("c0").sh(script).run().await.ok();
         let source = format!("{}/rootfs/etc/passwd", agent_api::paths::SHARE_ROOT);
-        let container = guest.container("c1").sh("cut -d : -f 1 /run/resolve/file | head -n 1; ls -d /run/directory");
+        let container =
+            guest.container("c1").sh("cut -d : -f 1 /run/resolve/file | head -n 1; ls -d /run/directory");
         let container = container.mount("/links/file", "bind", &source, &["bind", "ro"]);
         let container = container.mount("/links/directory", "tmpfs", "tmpfs", &[]);
         assert_eq!(container.run().await.ok(), "root\n/run/directory");
@@ -122,8 +126,10 @@ fn a_source_that_is_not_there_is_named() {
 #[test]
 fn a_read_only_root_takes_no_writes_and_its_tmpfs_does() {
     test(async |guest| {
-        let script = "touch /file 2>/dev/null && echo written; touch /tmp/file && echo tmp; touch /dev/x && echo dev";
-        let container = guest.container("c1").sh(script).spec(|spec| spec.Root.mut_or_insert_default().Readonly = true);
+        let script =
+            "touch /file 2>/dev/null && echo written; touch /tmp/file && echo tmp; touch /dev/x && echo dev";
+        let container =
+            guest.container("c1").sh(script).spec(|spec| spec.Root.mut_or_insert_default().Readonly = true);
         assert_eq!(container.run().await.ok(), "tmp\ndev");
         let writable = guest.container("c1").sh("touch /root-is-writable && echo written").run().await.ok();
         assert_eq!(writable, "written", "only that container's view was read-only");

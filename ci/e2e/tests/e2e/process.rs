@@ -8,11 +8,16 @@ use ttrpc::Code;
 #[test]
 fn ids_and_groups_are_the_specs() {
     test(async |guest| {
-        let container = guest.container("c1").sh("id -u; id -g; grep Groups /proc/self/status").process(|process| {
-            let groups = vec![3000, 10];
-            process.User =
-                MessageField::some(User { UID: 1234, GID: 567, AdditionalGids: groups, ..Default::default() });
-        });
+        let container =
+            guest.container("c1").sh("id -u; id -g; grep Groups /proc/self/status").process(|process| {
+                let groups = vec![3000, 10];
+                process.User = MessageField::some(User {
+                    UID: 1234,
+                    GID: 567,
+                    AdditionalGids: groups,
+                    ..Default::default()
+                });
+            });
         let said = container.run().await.ok();
         let words: Vec<&str> = said.split_whitespace().collect();
         assert_eq!(words, ["1234", "567", "Groups:", "10", "3000"]);
@@ -116,7 +121,8 @@ fn no_new_privileges_oom_score_and_rlimits_hold() {
         let container = guest.container("c1").sh(ask).process(|process| {
             process.NoNewPrivileges = true;
             process.OOMScoreAdj = 321;
-            let limit = |name: &str| POSIXRlimit { Type: name.into(), Soft: 99, Hard: 200, ..Default::default() };
+            let limit =
+                |name: &str| POSIXRlimit { Type: name.into(), Soft: 99, Hard: 200, ..Default::default() };
             process.Rlimits = vec![limit("RLIMIT_NOFILE")];
         });
         assert_eq!(container.run().await.ok(), "NoNewPrivs:\t1\n321\n99\n200");

@@ -99,7 +99,8 @@ fn output_right_before_the_exit_is_not_lost() {
 fn output_stays_readable_until_the_status_was_told() {
     test(async |guest| {
         let container = guest.container("c1").args(&["sleep", "1000"]).start().await;
-        let process = container.exec(&["sh", "-c", "echo all of it; echo and this >&2; exit 4"]).start().await;
+        let process =
+            container.exec(&["sh", "-c", "echo all of it; echo and this >&2; exit 4"]).start().await;
         // It is over when the only other process is the first.
         while container.sh("ls -d /proc/[0-9]* | wc -l").await.parse::<u32>().unwrap() > 4 {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -117,7 +118,8 @@ fn output_ends_with_the_process_though_a_child_keeps_the_pipe() {
         let begun = Instant::now();
         let process = container.exec(&["sh", "-c", "sleep 1000 & echo done"]).start().await;
         // Reads that are under way when it ends, and reads that come later.
-        let (stdout, stderr) = tokio::join!(process.read_all(Stream::Stdout), process.read_all(Stream::Stderr));
+        let (stdout, stderr) =
+            tokio::join!(process.read_all(Stream::Stdout), process.read_all(Stream::Stderr));
         assert_eq!((stdout.as_slice(), stderr.as_slice()), (&b"done\n"[..], &b""[..]));
         for stream in [Stream::Stdout, Stream::Stderr, Stream::Stdout] {
             assert_eq!(process.try_read(stream, 100).await.unwrap(), b"", "the end is final");

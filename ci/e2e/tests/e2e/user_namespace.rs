@@ -34,7 +34,8 @@ fn everything_else_works_in_it() {
         let container = mapped(guest.container("c1").args(&["sleep", "1000"])).start().await;
         let script = "test -c /dev/null && echo > /dev/null && test -d /sys/kernel && touch /tmp/x && hostname && id -u";
         assert_eq!(container.sh(script).await, "e2e\n0");
-        let ids = container.exec(&["sh", "-c", "id -u; readlink /proc/self/ns/user; readlink /proc/1/ns/user"]);
+        let ids =
+            container.exec(&["sh", "-c", "id -u; readlink /proc/self/ns/user; readlink /proc/1/ns/user"]);
         let said = ids.run().await.ok();
         let lines: Vec<&str> = said.lines().collect();
         assert_eq!((lines[0], lines[1]), ("0", lines[2]));

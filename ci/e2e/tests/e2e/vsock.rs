@@ -42,5 +42,5 @@ fn eight_mib_go_through_vsock_unchanged() {
 fn needs_the_daemon() {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|dir| dir.join("vhost-device-vsock").is_file());
-    assert!(found, "vhost-device-vsock is not on PATH: run the tests with `cargo xtask test --install-deps`");
+    assert!(found, "vhost-device-vsock is not on PATH: run the tests with `cargo xtask test`");
 }

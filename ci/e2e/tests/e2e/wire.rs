@@ -79,7 +79,8 @@ fn a_caller_that_goes_away_takes_only_its_calls_along() {
     test(async |guest| {
         let container = guest.container("c1").args(&["cat"]).start().await;
         let second = guest.connect().await;
-        let waiting = tokio::time::timeout(Duration::from_millis(200), second.wait(container.init().target())).await;
+        let waiting =
+            tokio::time::timeout(Duration::from_millis(200), second.wait(container.init().target())).await;
         assert!(waiting.is_err());
         drop(second);
         container.init().write(b"here").await;
