@@ -2,11 +2,11 @@
 //!
 //! Symbolic links and `..` are followed as the container would; the magic links of `/proc` are not followed at all.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, mkdirat};
 
 use crate::sys::{self, resolve};
@@ -27,31 +27,50 @@ pub(crate) fn open(root: impl AsFd, path: &Path, flags: OFlag) -> Result<OwnedFd
     Err(Errno::EAGAIN)
 }
 
-/// The directory at `path`, made with its parents if it is missing.
+/// How many links in a row may lead to what is not there yet: the kernel's own limit (path_resolution(7)).
+const MAX_LINKS: u32 = 40;
+
+/// The directory at `path`, made with its parents if it is missing. A link that leads nowhere gets what it names.
 pub(crate) fn make_directories(root: impl AsFd, path: &Path) -> Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
-    match open(root.as_fd(), path, flags) {
-        Err(Errno::ENOENT) => {}
-        other => return other,
-    }
-    let (directory, name) = make_parent(root.as_fd(), path)?;
-    match mkdirat(&directory, name, Mode::from_bits_truncate(0o755)) {
-        Err(Errno::EEXIST) | Ok(()) => open(root, path, flags),
-        Err(errno) => Err(errno),
-    }
+    make(root.as_fd(), path, OFlag::O_PATH | OFlag::O_DIRECTORY, MAX_LINKS, &|directory, name| {
+        mkdirat(directory, name, Mode::from_bits_truncate(0o755))
+    })
 }
 
-/// What is at `path`; an empty file is made there if nothing is.
+/// What is at `path`; an empty file is made there if nothing is. A link that leads nowhere gets what it names.
 pub(crate) fn make_file(root: impl AsFd, path: &Path) -> Result<OwnedFd> {
-    match open(root.as_fd(), path, OFlag::O_PATH) {
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    make(root.as_fd(), path, OFlag::O_PATH, MAX_LINKS, &|directory, name| {
+        openat(directory, name, flags, Mode::from_bits_truncate(0o644)).map(drop)
+    })
+}
+
+fn make(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    open_flags: OFlag,
+    links: u32,
+    create: &dyn Fn(&OwnedFd, &Path) -> Result<()>,
+) -> Result<OwnedFd> {
+    match open(root, path, open_flags) {
         Err(Errno::ENOENT) => {}
         other => return other,
     }
-    let (directory, name) = make_parent(root.as_fd(), path)?;
-    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    match openat(&directory, name, flags, Mode::from_bits_truncate(0o644)) {
-        Err(Errno::EEXIST) | Ok(_) => open(root, path, OFlag::O_PATH),
-        Err(errno) => Err(errno),
+    let (directory, name) = make_parent(root, path)?;
+    match create(&directory, name) {
+        Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(errno),
+        Ok(()) => return open(root, path, open_flags),
+    }
+    match open(root, path, open_flags) {
+        Err(Errno::ENOENT) if links > 0 => {
+            let target = readlinkat(&directory, name)?;
+            // An absolute target replaces the whole path: it starts at the container's root.
+            let target = path.parent().unwrap_or(Path::new("/")).join(target);
+            make(root, &target, open_flags, links - 1, create)
+        }
+        Err(Errno::ENOENT) => Err(Errno::ELOOP),
+        other => other,
     }
 }
 
@@ -113,10 +132,20 @@ mod tests {
         make_file(&root, Path::new("/link/a/file")).unwrap();
         assert!(scratch.0.join("real/a/b").is_dir());
         assert!(scratch.0.join("real/a/file").is_file());
-        // A link to nothing is not a place to make something at.
-        symlink("/nowhere/at/all", scratch.0.join("dangling")).unwrap();
-        assert_eq!(make_directories(&root, Path::new("/dangling")).unwrap_err(), Errno::ENOENT);
-        assert_eq!(make_file(&root, Path::new("/dangling")).unwrap_err(), Errno::ENOENT);
-        assert!(!Path::new("/nowhere").exists() && !scratch.0.join("nowhere").exists());
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_gets_what_it_names_inside() {
+        let (scratch, root) = Scratch::new("dangling");
+        fs::create_dir(scratch.0.join("etc")).unwrap();
+        symlink("../run/resolve/stub.conf", scratch.0.join("etc/resolv.conf")).unwrap();
+        symlink("/../../husk-nowhere/all", scratch.0.join("up")).unwrap();
+        make_file(&root, Path::new("/etc/resolv.conf")).unwrap();
+        make_directories(&root, Path::new("/up")).unwrap();
+        assert!(scratch.0.join("run/resolve/stub.conf").is_file());
+        assert!(scratch.0.join("husk-nowhere/all").is_dir());
+        assert!(!Path::new("/husk-nowhere").exists());
+        symlink("self", scratch.0.join("self")).unwrap();
+        assert_eq!(make_file(&root, Path::new("/self")).unwrap_err(), Errno::ELOOP);
     }
 }

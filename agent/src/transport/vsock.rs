@@ -54,7 +54,11 @@ const MAX_PACKET: usize = 16 << 10;
 struct ShortWrites<S>(S);
 
 impl<S: AsyncRead + Unpin> AsyncRead for ShortWrites<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
