@@ -1,33 +1,39 @@
-//! `cargo xtask bench`: the figures of DESIGN.md's table, measured on what this repository builds.
+//! `cargo xtask bench`: size, memory and speed of what this repository builds, each with its spread and count of runs.
+//!
+//! What needs a VM is measured by `ci/e2e/benches/vm.rs`, which prints a line of JSON a figure.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, process::Stdio};
 
 use anyhow::{Context, Result, bail};
 use guest_arch::Arch;
+use guest_inputs::{Cache, Progress};
 use serde_json::json;
 
-use crate::{build_image, deps, stage::Stages, workspace};
+use crate::{build_image, deps, husk, stage::Stages, workspace};
 
 /// One row: a figure, how it spreads, and how often it was taken.
+#[derive(serde::Deserialize)]
 struct Row {
-    name: &'static str,
-    unit: &'static str,
+    name: String,
+    unit: String,
     runs: Vec<f64>,
 }
 
-pub(crate) fn run(to: Option<&Path>) -> Result<()> {
-    deps::ensure(&[deps::KERNEL, deps::AGENT, deps::VM], false)?;
+pub(crate) fn run(to: Option<&Path>, install_deps: bool) -> Result<()> {
+    deps::ensure(&[deps::KERNEL, deps::AGENT, deps::VM], install_deps)?;
     let image = build_image::build(Arch::host(), &mut Stages::default())?;
-    let once = |name, unit, figure| Row { name, unit, runs: vec![figure] };
+    let once =
+        |name: &str, unit: &str, figure| Row { name: name.into(), unit: unit.into(), runs: vec![figure] };
     let size = |bytes: u64| bytes as f64 / 1e6;
     let manifest = &image.manifest;
-    let rows = [
+    let mut rows = vec![
         once("agent", "MB", size(manifest.agent.size)),
         once("crates in the agent's tree", "", crates_in_agent()? as f64),
         once("initrd", "MB", size(manifest.initrd.size)),
         once("kernel", "MB", size(manifest.kernel.size)),
         once("kernel, compressed", "MB", size(manifest.kernel_compressed.size)),
     ];
+    rows.extend(of_vms(&image.dir)?);
     for row in &rows {
         println!("{}", row.line());
     }
@@ -39,10 +45,28 @@ pub(crate) fn run(to: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
+/// The rows that need a running VM.
+fn of_vms(artefacts: &Path) -> Result<Vec<Row>> {
+    let layout = rootfs_builder::demo_image(&Cache::open()?, Arch::host(), &Progress::new())?;
+    let husk = husk::build()?;
+    let mut cargo = workspace::cargo();
+    cargo.args(["bench", "--quiet", "--locked", "--package", "e2e", "--bench", "vm"]).stdin(Stdio::null());
+    cargo.env("HUSK_ARTEFACTS", artefacts).env("HUSK_TEST_IMAGE", layout).env("HUSK_BIN", husk);
+    let output = cargo.stderr(Stdio::inherit()).output().context("cannot run cargo bench")?;
+    if !output.status.success() {
+        bail!("the benchmark of VMs failed ({})", output.status);
+    }
+    let lines = String::from_utf8(output.stdout).context("the benchmark's output")?;
+    lines
+        .lines()
+        .map(|line| serde_json::from_str(line).with_context(|| format!("not a figure: {line}")))
+        .collect()
+}
+
 impl Row {
     fn line(&self) -> String {
         let (low, high) = self.range();
-        let (name, unit, median, n) = (self.name, self.unit, self.median(), self.runs.len());
+        let (name, unit, median, n) = (&self.name, &self.unit, self.median(), self.runs.len());
         format!("{name:<32} {median:>10.2} {unit:<3} {low:>10.2} .. {high:<10.2} n={n}")
     }
 
@@ -99,7 +123,7 @@ mod tests {
 
     #[test]
     fn median_and_range() {
-        let row = |runs: &[f64]| Row { name: "x", unit: "s", runs: runs.to_vec() };
+        let row = |runs: &[f64]| Row { name: "x".into(), unit: "s".into(), runs: runs.to_vec() };
         assert!((row(&[3.0, 1.0, 2.0]).median() - 2.0).abs() < 1e-9);
         assert!((row(&[4.0, 1.0, 2.0, 3.0]).median() - 2.5).abs() < 1e-9);
         assert_eq!(row(&[3.0, 1.0, 2.0]).range(), (1.0, 3.0));

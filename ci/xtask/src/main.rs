@@ -8,6 +8,7 @@ mod husk;
 mod kernel;
 mod stage;
 mod test;
+mod vsock_device;
 mod workspace;
 
 use std::process::ExitCode;
@@ -56,6 +57,9 @@ enum Command {
         /// Write the figures to this file too
         #[arg(long)]
         json: Option<std::path::PathBuf>,
+        /// Install the Debian packages that are missing
+        #[arg(long)]
+        install_deps: bool,
     },
 }
 
@@ -72,7 +76,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Test(options) => return test::run(&options),
         Command::BuildImage { arch, install_deps } => build_image::run(arch, install_deps),
         Command::Kernel { arch, install_deps } => kernel::run(arch, install_deps),
-        Command::Bench { json } => bench::run(json.as_deref()),
+        Command::Bench { json, install_deps } => bench::run(json.as_deref(), install_deps),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

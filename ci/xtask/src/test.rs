@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use guest_arch::Arch;
 use guest_inputs::{Cache, Progress};
 
-use crate::{build_image, deps, husk, stage::Stages, workspace};
+use crate::{build_image, deps, husk, stage::Stages, vsock_device, workspace};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -87,7 +87,16 @@ fn end_to_end(options: &Options, stages: &mut Stages, all: &mut Count) -> Result
         Ok(rootfs_builder::demo_image(&Cache::open()?, arch, &Progress::new())?)
     })?;
     let husk = stages.run("husk", husk::build)?;
-    let env = [("HUSK_ARTEFACTS", image.dir), ("HUSK_TEST_IMAGE", layout), ("HUSK_BIN", husk)];
+    let vsock = stages.run("vsock device", || vsock_device::build(&Cache::open()?, &Progress::new()))?;
+    let path = std::env::join_paths(
+        std::iter::once(vsock).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
+    )?;
+    let env = [
+        ("HUSK_ARTEFACTS", image.dir),
+        ("HUSK_TEST_IMAGE", layout),
+        ("HUSK_BIN", husk),
+        ("PATH", path.into()),
+    ];
     stages.run("artefacts", || {
         let arguments = ["--package", "rootfs-builder", "--test", "artefacts"];
         let mut cargo = cargo_test(&arguments, options, &env);
