@@ -27,9 +27,6 @@ const SLOW: Duration = Duration::from_secs(60);
 
 /// The most output asked for at once; far below a frame's limit of 4 MiB.
 const READ: u32 = 512 << 10;
-/// The same over vsock. A guest kernel sends larger messages as packets of several fragments, on which
-/// vhost-device-vsock 0.3 chokes for good: it takes one data descriptor a packet.
-const READ_VSOCK: u32 = 16 << 10;
 
 /// What a call can end in.
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +122,6 @@ pub struct Client {
     agent: AgentServiceClient,
     health: HealthClient,
     fate: Option<Fate>,
-    read: u32,
 }
 
 impl std::fmt::Debug for Client {
@@ -140,11 +136,7 @@ impl Client {
         let stream = transport::connect(socket, ports::AGENT).await.map_err(Error::Connect)?;
         let client = ttrpc::r#async::Client::new(Socket::new(stream));
         let agent = AgentServiceClient::new(client.clone());
-        let read = match transport::kind_of(socket) {
-            transport::Kind::Serial => READ,
-            transport::Kind::Vsock => READ_VSOCK,
-        };
-        Ok(Client { agent, health: HealthClient::new(client), fate, read })
+        Ok(Client { agent, health: HealthClient::new(client), fate })
     }
 
     /// The generated client, for calls that have no method here.
@@ -246,7 +238,7 @@ impl Client {
         let request = ReadStreamRequest {
             container_id: target.container.clone(),
             exec_id: target.exec_id.clone(),
-            len: self.read,
+            len: READ,
             ..Default::default()
         };
         let object = &target.container;

@@ -70,11 +70,6 @@ pub enum Error {
     },
 }
 
-/// What carries the streams of the VM whose socket this is: a daemon keeps its log beside it.
-pub(crate) fn kind_of(socket: &Path) -> Kind {
-    if socket.with_file_name(vsock::LOG).exists() { Kind::Vsock } else { Kind::Serial }
-}
-
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 

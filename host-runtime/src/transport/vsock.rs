@@ -9,8 +9,6 @@ use crate::program::find_program;
 
 /// The guest's address. Each daemon serves one VM, so all may have the same.
 const GUEST_CID: u32 = 3;
-/// Name of the daemon's log in the VM's directory.
-pub(super) const LOG: &str = "vsock.log";
 const START: Duration = Duration::from_secs(5);
 
 /// Why the daemon does not serve.
@@ -45,7 +43,7 @@ impl Vsock {
     pub(crate) async fn start(dir: &Path, hybrid: &Path) -> Result<Vsock, Error> {
         let program = find_program("vhost-device-vsock", &[]).ok_or(Error::NotFound)?;
         let device = dir.join("vsock.sock");
-        let log = dir.join(LOG);
+        let log = dir.join("vsock.log");
         let args = [
             "--guest-cid".to_string(),
             GUEST_CID.to_string(),
