@@ -52,7 +52,7 @@ impl Config {
         let mut add = |key: &str, value: String| args.extend([key.to_string(), value]);
         let mib = self.memory.mib();
 
-        let machine = format!("{}{}", self.machine, bare(&self.machine));
+        let machine = self.machine.clone();
         if self.memory_is_shared() {
             add("-object", format!("memory-backend-memfd,id=ram,size={mib}M,share=on"));
             add("-machine", format!("{machine},memory-backend=ram"));
@@ -123,22 +123,10 @@ impl Config {
     }
 }
 
-/// The firmware that starts a kernel soonest on a machine type, if this host has it: qboot, made for just that, where
-/// the machine would run SeaBIOS.
-pub(crate) fn quick_firmware(machine: &str) -> Option<PathBuf> {
-    let places: &[&str] = match machine {
-        "q35" => &["/usr/share/qemu/qboot.rom", "/usr/local/share/qemu/qboot.rom"],
-        _ => &[],
-    };
-    places.iter().map(PathBuf::from).find(|path| path.is_file())
-}
-
-/// Options that leave out what a machine type has on board and no guest of ours uses: less to look for at boot.
-fn bare(machine: &str) -> &'static str {
-    match machine {
-        "q35" => ",sata=off,smbus=off,usb=off,vmport=off,i8042=off",
-        _ => "",
-    }
+/// A firmware of that file name, if this host has it where QEMU's are.
+pub(crate) fn find_firmware(name: &str) -> Option<PathBuf> {
+    let places = ["/usr/share/qemu", "/usr/local/share/qemu"];
+    places.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file())
 }
 
 fn text(path: &Path) -> String {
@@ -185,7 +173,7 @@ mod tests {
     #[test]
     fn a_plain_vm_has_private_memory_and_the_three_channels() {
         let argv = config().argv();
-        assert_eq!(values(&argv, "-machine"), ["q35,sata=off,smbus=off,usb=off,vmport=off,i8042=off"]);
+        assert_eq!(values(&argv, "-machine"), ["q35"]);
         assert_eq!(values(&argv, "-accel"), ["tcg,thread=single"]);
         assert_eq!(values(&argv, "-m"), ["256M"]);
         assert_eq!(values(&argv, "-append"), ["console=hvc0 quiet"]);
@@ -202,10 +190,7 @@ mod tests {
     fn virtiofs_shares_the_memory() {
         let argv = Config { share: Some(Share::Virtiofs("/s/fs.sock".into())), ..config() }.argv();
         assert_eq!(values(&argv, "-object"), ["memory-backend-memfd,id=ram,size=256M,share=on"]);
-        assert_eq!(
-            values(&argv, "-machine"),
-            ["q35,sata=off,smbus=off,usb=off,vmport=off,i8042=off,memory-backend=ram"]
-        );
+        assert_eq!(values(&argv, "-machine"), ["q35,memory-backend=ram"]);
         assert!(values(&argv, "-device").contains(&"vhost-user-fs-pci,chardev=share,tag=kataShared"));
     }
 
@@ -221,8 +206,8 @@ mod tests {
     }
 
     #[test]
-    fn firmware_is_for_the_machine_that_knows_it() {
-        assert_eq!(quick_firmware("virt"), None);
+    fn firmware_is_used_where_there_is_one() {
+        assert_eq!(find_firmware("no such firmware"), None);
         let argv = Config { firmware: Some("/fw".into()), ..config() }.argv();
         assert_eq!(values(&argv, "-bios"), ["/fw"]);
         assert!(values(&config().argv(), "-bios").is_empty());

@@ -170,7 +170,7 @@ impl Vm {
         let of_machine = if accel == Accel::Tcg && spec.cpus == 1 { row.emulated_cmdline } else { "" };
         let config = config::Config {
             machine: row.machine.into(),
-            firmware: config::quick_firmware(row.machine),
+            firmware: row.firmware.and_then(config::find_firmware),
             bus: row.virtio_bus,
             accel,
             emulated_cpu: row.emulated_cpu,
