@@ -128,7 +128,6 @@ async fn live(
             let _ = created.send(Err(error));
         }
     }
-    guest.containers.remove(&id);
 }
 
 /// What the task of a container owns.

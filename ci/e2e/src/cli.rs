@@ -92,16 +92,17 @@ impl Cli {
         self.dir.path().join("root")
     }
 
-    /// Waits until a container is listed as running.
-    pub async fn running(&self, name: &str) {
-        let deadline = Instant::now() + LIMIT;
+    /// Starts a run, and waits until its container is listed as running.
+    pub async fn start(&self, husk: Husk) -> Running {
+        let mut running = husk.start();
         loop {
             let listed = self.husk(&["list", "--json"]).run().await;
-            let text = listed.text();
-            if text.contains(&format!("\"name\": \"{name}\"")) && text.contains("\"status\": \"running\"") {
-                return;
+            if listed.text().contains("\"status\": \"running\"") {
+                return running;
             }
-            assert!(Instant::now() < deadline, "{name} does not run: {text}");
+            if running.child.try_wait().expect("husk can be waited for").is_some() {
+                panic!("it ended before it ran: {:?}", running.ended().await);
+            }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

@@ -98,8 +98,7 @@ fn a_user_that_the_container_does_not_know() {
 #[test]
 fn a_name_in_use() {
     Cli::test(async |cli| {
-        let running = cli.run(&[], &["sleep", "1000"]).start();
-        cli.running("c1").await;
+        let running = cli.start(cli.run(&[], &["sleep", "1000"])).await;
         cli.run(&[], &["true"]).run().await.complains(OURS, &["c1", "in use", "running"]);
         assert_eq!(cli.husk(&["exec", "c1", "--", "echo", "unharmed"]).run().await.ok(), "unharmed");
         cli.husk(&["kill", "c1", "KILL"]).run().await.ok();

@@ -162,8 +162,7 @@ fn signals_go_on_to_the_program() {
 #[test]
 fn a_program_without_a_handler_ends_with_137() {
     Cli::test(async |cli| {
-        let running = cli.run(&[], &["sleep", "1000"]).start();
-        cli.running("c1").await;
+        let running = cli.start(cli.run(&[], &["sleep", "1000"])).await;
         kill(Pid::from_raw(running.pid()), Signal::SIGTERM).unwrap();
         assert_eq!(running.ended().await.status, 137);
     });
@@ -172,8 +171,7 @@ fn a_program_without_a_handler_ends_with_137() {
 #[test]
 fn a_husk_that_is_killed_takes_its_vm_along() {
     Cli::test(async |cli| {
-        let running = cli.run(&[], &["sleep", "1000"]).start();
-        cli.running("c1").await;
+        let running = cli.start(cli.run(&[], &["sleep", "1000"])).await;
         kill(Pid::from_raw(running.pid()), Signal::SIGKILL).unwrap();
         assert_eq!(running.ended().await.status, 137);
         cli.no_process_is_left().await;
@@ -186,8 +184,7 @@ fn a_husk_that_is_killed_takes_its_vm_along() {
 #[test]
 fn force_deletes_what_runs() {
     Cli::test(async |cli| {
-        let running = cli.run(&[], &["sleep", "1000"]).start();
-        cli.running("c1").await;
+        let running = cli.start(cli.run(&[], &["sleep", "1000"])).await;
         cli.husk(&["delete", "--force", "c1"]).run().await.ok();
         assert_eq!(running.ended().await.status, 137);
         cli.husk(&["delete", "--force", "c1"]).run().await.ok();
