@@ -11,7 +11,7 @@ use husk::agent::Client;
 use husk::image::Reference;
 use husk::size::Memory;
 use husk::vm::fate::Fate;
-use husk::vm::{Chained, Vm, VmSpec};
+use husk::vm::{Vm, VmSpec};
 use husk::{share, transport};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -251,7 +251,7 @@ async fn unpack(image: &Path, rootfs: &Path) {
     unpacking
         .await
         .expect("unpacking does not panic")
-        .unwrap_or_else(|error| panic!("the test image: {}", Chained(error)));
+        .unwrap_or_else(|error| panic!("the test image: {error:?}"));
 }
 
 /// What a failed test's VM said.

@@ -9,6 +9,9 @@ use protobuf::MessageField;
 
 use crate::container::strings;
 
+/// What the most common peer asks for at a time.
+const READ: u32 = 32 << 10;
+
 /// One more process of a container, to be started.
 #[must_use]
 pub struct ProcessBuilder {
@@ -165,7 +168,8 @@ impl Process {
     pub async fn read_all(&self, stream: Stream) -> Vec<u8> {
         let mut all = Vec::new();
         loop {
-            let more = self.agent.read(&self.target, stream).await.unwrap_or_else(|error| panic!("{error}"));
+            let more = self.try_read(stream, READ).await;
+            let more = more.unwrap_or_else(|error| panic!("{stream:?} of {:?}: {error}", self.target));
             if more.is_empty() {
                 return all;
             }

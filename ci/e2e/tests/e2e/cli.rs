@@ -106,8 +106,8 @@ fn a_directory_serves_as_the_root() {
 #[test]
 fn the_life_of_a_container_from_another_terminal() {
     Cli::test(async |cli| {
-        let running = cli.run(&[], &["sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.1; done"]).start();
-        cli.running("c1").await;
+        let patient = "trap 'exit 9' TERM; while :; do sleep 0.1; done";
+        let running = cli.start(cli.run(&[], &["sh", "-c", patient])).await;
 
         let listed: Value = serde_json::from_str(&cli.husk(&["list", "--json"]).run().await.ok()).unwrap();
         assert_eq!((&listed[0]["name"], &listed[0]["pid"]), (&"c1".into(), &running.pid().into()));

@@ -9,6 +9,7 @@ struct Holdings {
     descriptors: usize,
     mounts: usize,
     cgroups: usize,
+    /// The kernel's own left out, which come and go.
     processes: usize,
     threads: usize,
     resident_kib: usize,
@@ -68,7 +69,7 @@ async fn holdings(watch: &Container<'_>) -> Holdings {
     let script = "ls /guest/proc/1/fd | wc -l
         wc -l < /guest/proc/1/mounts
         find /guest/cgroup -type d | wc -l
-        ls -d /guest/proc/[0-9]* | wc -l
+        cat /guest/proc/[0-9]*/status 2>/dev/null | awk '/^PPid/ && $2 != 2' | wc -l
         awk '/^Threads/ {print $2}' /guest/proc/1/status
         awk '/^VmRSS/ {print $2}' /guest/proc/1/status";
     // Threads of the agent's pool go when they have been idle for a while: wait until two looks agree.
