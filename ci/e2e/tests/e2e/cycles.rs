@@ -11,7 +11,6 @@ struct Holdings {
     cgroups: usize,
     /// The kernel's own left out, which come and go.
     processes: usize,
-    threads: usize,
     resident_kib: usize,
 }
 
@@ -70,9 +69,8 @@ async fn holdings(watch: &Container<'_>) -> Holdings {
         wc -l < /guest/proc/1/mounts
         find /guest/cgroup -type d | wc -l
         cat /guest/proc/[0-9]*/status 2>/dev/null | awk '/^PPid/ && $2 != 2' | wc -l
-        awk '/^Threads/ {print $2}' /guest/proc/1/status
         awk '/^VmRSS/ {print $2}' /guest/proc/1/status";
-    // Threads of the agent's pool go when they have been idle for a while: wait until two looks agree.
+    // What was removed goes a moment after the answer: wait until two looks agree.
     let mut last: Vec<usize> = Vec::new();
     for _ in 0..40 {
         let said = watch.sh(script).await;
@@ -83,10 +81,10 @@ async fn holdings(watch: &Container<'_>) -> Holdings {
         last = now;
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     }
-    let [descriptors, mounts, cgroups, processes, threads, resident_kib] = last[..] else {
-        panic!("six numbers, not {last:?}")
+    let [descriptors, mounts, cgroups, processes, resident_kib] = last[..] else {
+        panic!("five numbers, not {last:?}")
     };
-    Holdings { descriptors, mounts, cgroups, processes, threads, resident_kib }
+    Holdings { descriptors, mounts, cgroups, processes, resident_kib }
 }
 
 impl Holdings {
@@ -96,17 +94,16 @@ impl Holdings {
             && self.mounts <= other.mounts
             && self.cgroups <= other.cgroups
             && self.processes <= other.processes
-            && self.threads <= other.threads
     }
 }
 
 impl fmt::Debug for Holdings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Holdings { descriptors, mounts, cgroups, processes, threads, resident_kib } = self;
+        let Holdings { descriptors, mounts, cgroups, processes, resident_kib } = self;
         write!(
             f,
             "{descriptors} descriptors, {mounts} mounts, {cgroups} cgroups, {processes} processes, \
-             {threads} threads, {resident_kib} KiB resident"
+             {resident_kib} KiB resident"
         )
     }
 }
