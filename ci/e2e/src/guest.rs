@@ -78,7 +78,7 @@ impl Drop for Guest {
         if std::thread::panicking() {
             self.machine.print_logs();
             let (machine, left) = (self.machine.clone(), self.containers.get_mut().unwrap().split_off(0));
-            machine::in_background(async move {
+            machine::after_failure(async move {
                 for id in left {
                     let _ = machine.vm.agent().remove_container(&id).await;
                 }

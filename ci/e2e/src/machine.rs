@@ -201,9 +201,16 @@ pub(crate) async fn connect(vm: &Vm) -> Client {
     connecting.await.expect("connecting does not panic").expect("the agent takes another connection")
 }
 
-/// Does something on the runtime that outlives every test.
-pub(crate) fn in_background(work: impl Future<Output = ()> + Send + 'static) {
-    runtime().spawn(work);
+/// Does something on the runtime that outlives every test, for a test that fails and cannot wait by itself. It is over
+/// when this returns: the process may end right after the last test, and what still holds a VM then leaves files.
+pub(crate) fn after_failure(work: impl Future<Output = ()> + Send + 'static) {
+    let (done, over) = std::sync::mpsc::channel();
+    let work = runtime().spawn(async move {
+        let _ = tokio::time::timeout(Duration::from_secs(10), work).await;
+        let _ = done.send(());
+    });
+    let _ = over.recv_timeout(Duration::from_secs(15));
+    work.abort();
 }
 
 /// Runs a test on the thread it was started on, which is where its output is kept for the case that it fails.
