@@ -1,6 +1,6 @@
 //! Who the process becomes: ids, groups, home, capabilities.
 
-use std::io::{BufRead, BufReader};
+use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -109,10 +109,11 @@ fn read<T>(root: &OwnedFd, path: &str, parse: fn(&str) -> Option<T>) -> Result<V
     if kind != SFlag::S_IFREG {
         return Err(Fault::refused(format!("read {path:?}: not a regular file")));
     }
-    let file = std::io::Read::take(std::fs::File::from(fd), MAX_FILE);
-    let lines = BufReader::new(file).split(b'\n');
-    let texts = lines.map_while(Result::ok).filter_map(|line| String::from_utf8(line).ok());
-    Ok(texts.filter_map(|line| parse(&line)).collect())
+    let mut text = Vec::new();
+    let mut file = std::fs::File::from(fd).take(MAX_FILE);
+    file.read_to_end(&mut text).at(|| format!("read {path:?}"))?;
+    let lines = text.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+    Ok(lines.filter_map(parse).collect())
 }
 
 fn identity(child: &Child) -> Result<&Identity, Fault> {
