@@ -85,14 +85,16 @@ impl Make {
         mut command: Command,
         mut watch: impl FnMut(&str),
     ) -> Result<(), Error> {
-        let append =
-            || File::options().create(true).append(true).open(&self.log).map_err(at("open", &self.log));
-        let mut log = append()?;
+        let log = File::options().create(true).append(true).open(&self.log);
+        let mut log = log.map_err(at("open", &self.log))?;
         let program = command.get_program().to_string_lossy().into_owned();
         let cannot = |source| Error::Run { program: program.clone(), source };
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(append()?);
+        // One pipe for both, so that an error stands in the log where it happened.
+        let (output, input) = std::io::pipe().map_err(cannot)?;
+        command.stdin(Stdio::null()).stdout(input.try_clone().map_err(cannot)?).stderr(input);
         let mut child = command.spawn().map_err(cannot)?;
-        let output = child.stdout.take().expect("stdout was asked for as a pipe, two lines above");
+        // It holds the pipe open on our side.
+        drop(command);
         let logged = BufReader::new(output).split(b'\n').try_for_each(|line| {
             let mut line = line?;
             watch(&String::from_utf8_lossy(&line));
@@ -173,7 +175,7 @@ mod tests {
         command.args(["-c", "seq 1 100; echo oops >&2; exit 3"]);
         let mut seen = 0;
         let error = make.run("testing", command, |_| seen += 1).unwrap_err().to_string();
-        assert_eq!(seen, 100);
+        assert_eq!(seen, 101);
         assert!(error.starts_with("kernel: testing failed (exit status: 3); "), "{error}");
         assert!(error.contains("oops") && error.contains("\n99\n") && !error.contains("\n50\n"), "{error}");
     }
