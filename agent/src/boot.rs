@@ -56,8 +56,7 @@ const NODEV: MsFlags = MsFlags::MS_NODEV;
 const NOEXEC: MsFlags = MsFlags::MS_NOEXEC;
 const RELATIME: MsFlags = MsFlags::MS_RELATIME;
 
-/// In the order they are mounted. `/run` may hold more than half of memory: it is where workloads' files lie when
-/// there is no file system shared with the host.
+/// In the order they are mounted.
 const MOUNTS: &[Mount] = &[
     Mount { kind: "proc", target: "/proc", flags: NOSUID.union(NODEV).union(NOEXEC), data: "" },
     Mount { kind: "sysfs", target: "/sys", flags: NOSUID.union(NODEV).union(NOEXEC), data: "" },

@@ -27,8 +27,12 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// there is no readiness to wait for.
 const ABSENT_HOST: Duration = Duration::from_millis(20);
 
-/// Streams a host may have open at once. Each may buffer yamux's default window of 256 KiB.
+/// Streams a host may have open at once.
 const MAX_STREAMS: usize = 64;
+
+/// What all streams together may have on its way to us, in bytes: yamux's 256 KiB for each stream, and as much again for
+/// busy ones to grow into.
+const MAX_WINDOW: usize = 2 * MAX_STREAMS * (256 << 10);
 
 /// Serves `ports` on the serial port; `false` when the VM has none of our name.
 pub(super) fn serve(ports: Vec<Port>) -> io::Result<bool> {
@@ -70,8 +74,9 @@ async fn serve_sessions(path: PathBuf, first: SerialPort, ports: Vec<Port>) {
 
 async fn serve_session(device: SerialPort, ports: &[Port]) -> Result<(), yamux::ConnectionError> {
     let mut config = yamux::Config::default();
-    config.set_max_connection_receive_window(None);
+    // In this order: the window must suffice for the streams at every moment.
     config.set_max_num_streams(MAX_STREAMS);
+    config.set_max_connection_receive_window(Some(MAX_WINDOW));
     let mut session = yamux::Connection::new(device.compat(), config, yamux::Mode::Server);
     while let Some(stream) = poll_fn(|cx| session.poll_next_inbound(cx)).await {
         let (stream, ports) = (stream?.compat(), ports.to_vec());
