@@ -33,7 +33,8 @@ use guest::Guest;
 use nix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{SignalKind, signal};
 
-fn main() -> ExitCode {
+/// The program.
+pub fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("jail") => jail::enter(),
         Some("-v" | "--version") => {

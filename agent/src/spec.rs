@@ -7,6 +7,8 @@
 //! Field by field rather than through JSON: reading the OCI types with serde would link a regular expression engine
 //! into the agent, half a megabyte that validates a field the wire does not have.
 
+mod resources;
+
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::str::FromStr as _;
@@ -159,7 +161,7 @@ fn linux(linux: &wire::Linux) -> Result<oci::Linux, Error> {
     out.set_uid_mappings(list(&linux.UIDMappings, id_mapping));
     out.set_gid_mappings(list(&linux.GIDMappings, id_mapping));
     out.set_sysctl((!linux.Sysctl.is_empty()).then(|| linux.Sysctl.clone()));
-    out.set_resources(linux.Resources.as_ref().map(resources));
+    out.set_resources(linux.Resources.as_ref().map(resources::of_wire));
     out.set_cgroups_path(given(&linux.CgroupsPath).map(PathBuf::from));
     out.set_namespaces(try_list(&linux.Namespaces, namespace)?);
     out.set_devices(try_list(&linux.Devices, device)?);
@@ -202,29 +204,6 @@ fn device(device: &wire::LinuxDevice) -> Result<oci::LinuxDevice, Error> {
     out.set_path(PathBuf::from(&device.Path)).set_typ(kind).set_major(device.Major).set_minor(device.Minor);
     out.set_file_mode(nonzero(device.FileMode)).set_uid(Some(device.UID)).set_gid(Some(device.GID));
     Ok(out)
-}
-
-fn resources(resources: &wire::LinuxResources) -> oci::LinuxResources {
-    let mut out = oci::LinuxResources::default();
-    out.set_memory(resources.Memory.as_ref().map(|memory| {
-        let mut out = oci::LinuxMemory::default();
-        out.set_limit(nonzero(memory.Limit)).set_reservation(nonzero(memory.Reservation));
-        out.set_swap(nonzero(memory.Swap));
-        out
-    }));
-    out.set_cpu(resources.CPU.as_ref().map(|cpu| {
-        let mut out = oci::LinuxCpu::default();
-        out.set_shares(nonzero(cpu.Shares)).set_quota(nonzero(cpu.Quota)).set_period(nonzero(cpu.Period));
-        out.set_cpus(given(&cpu.Cpus)).set_mems(given(&cpu.Mems));
-        out
-    }));
-    // A limit of 0 tasks would be a container that cannot run: not given.
-    out.set_pids(resources.Pids.as_ref().filter(|pids| pids.Limit != 0).map(|pids| {
-        let mut out = oci::LinuxPids::default();
-        out.set_limit(pids.Limit);
-        out
-    }));
-    out
 }
 
 #[cfg(test)]

@@ -17,14 +17,31 @@ use crate::{
 
 /// The package in the workspace, and its binary.
 const PACKAGE: &str = "husk-agent";
-/// The profile in the root's Cargo.toml.
-const PROFILE: &str = "guest";
+
+/// How much time the compiler may take: a profile in the root's Cargo.toml.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// What ships.
+    Guest,
+    /// For a developer's next test run.
+    Quick,
+}
+
+impl Profile {
+    fn name(self) -> &'static str {
+        match self {
+            Profile::Guest => "guest",
+            Profile::Quick => "guest-quick",
+        }
+    }
+}
 
 /// Builds the agent of the workspace at `workspace`. `target` is cargo's directory; this build has its own in it.
 pub fn build(
     workspace: &Path,
     target: &Path,
     toolchain: &Toolchain,
+    profile: Profile,
     progress: &Progress,
 ) -> Result<PathBuf, Error> {
     let task = progress.task("agent");
@@ -35,11 +52,11 @@ pub fn build(
     flags.push(format!("--remap-path-prefix={}=/husk", workspace.display()));
     flags.push(format!("--remap-path-prefix={}=/husk/target", target.display()));
     flags.extend(remap_cargo_home());
-    cargo.args(["--locked", "--package", PACKAGE, "--bin", PACKAGE, "--profile", PROFILE]);
+    cargo.args(["--locked", "--package", PACKAGE, "--bin", PACKAGE, "--profile", profile.name()]);
     cargo.arg("--target-dir").arg(&target).current_dir(workspace);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", encoded_flags(&flags));
     command::run("agent", &mut cargo, &task)?;
-    let binary = target.join(toolchain.arch().row().rust_triple).join(PROFILE).join(PACKAGE);
+    let binary = target.join(toolchain.arch().row().rust_triple).join(profile.name()).join(PACKAGE);
     let bytes = fs::read(&binary).map_err(at("read", &binary))?;
     match elf::not_static(&bytes) {
         None => Ok(binary),

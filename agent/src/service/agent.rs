@@ -3,13 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_api::agent::{
-    CloseStdinRequest, CreateContainerRequest, CreateSandboxRequest, DestroySandboxRequest,
-    ExecProcessRequest, GuestDetailsRequest, GuestDetailsResponse, ReadStreamRequest, ReadStreamResponse,
-    RemoveContainerRequest, SignalProcessRequest, StartContainerRequest, StatsContainerRequest,
-    StatsContainerResponse, TtyWinResizeRequest, WaitProcessRequest, WaitProcessResponse, WriteStreamRequest,
-    WriteStreamResponse,
-};
+use agent_api::agent::*;
 use agent_api::{Empty, MAX_READ, agent_ttrpc};
 use async_trait::async_trait;
 use nix::libc;
@@ -23,23 +17,35 @@ use crate::process::Process;
 use crate::stream::Output;
 use crate::{details, spec, stats};
 
-/// The methods that do something. The others answer UNIMPLEMENTED.
-pub(super) const BUILT: &[&str] = &[
-    "CreateSandbox",
-    "DestroySandbox",
-    "GetGuestDetails",
-    "CreateContainer",
-    "StartContainer",
-    "RemoveContainer",
-    "StatsContainer",
-    "ExecProcess",
-    "SignalProcess",
-    "WaitProcess",
-    "ReadStdout",
-    "ReadStderr",
-    "WriteStdin",
-    "CloseStdin",
-    "TtyWinResize",
+/// The methods that answer UNIMPLEMENTED.
+pub(super) const NOT_BUILT: &[&str] = &[
+    "UpdateContainer",
+    "UpdateEphemeralMounts",
+    "RemoveStaleVirtiofsShareMounts",
+    "PauseContainer",
+    "ResumeContainer",
+    "UpdateInterface",
+    "UpdateRoutes",
+    "ListInterfaces",
+    "ListRoutes",
+    "AddARPNeighbors",
+    "GetIPTables",
+    "SetIPTables",
+    "GetMetrics",
+    "MemAgentMemcgSet",
+    "MemAgentCompactSet",
+    "OnlineCPUMem",
+    "ReseedRandomDev",
+    "MemHotplugByProbe",
+    "SetGuestDateTime",
+    "CopyFile",
+    "GetOOMEvent",
+    "AddSwap",
+    "AddSwapPath",
+    "GetVolumeStats",
+    "ResizeVolume",
+    "GetDiagnosticData",
+    "SetPolicy",
 ];
 
 pub(super) struct AgentService {

@@ -18,7 +18,7 @@ pub(crate) async fn serve(guest: Arc<Guest>, incoming: Incoming) -> ttrpc::Resul
     // What is not built is taken out, so that ttrpc answers UNIMPLEMENTED and the method's name. Left in, the generated
     // default would answer NOT_FOUND, which callers take for a missing container.
     for service in agent.values_mut() {
-        service.methods.retain(|method, _| agent::BUILT.contains(&method.as_str()));
+        service.methods.retain(|method, _| !agent::NOT_BUILT.contains(&method.as_str()));
     }
     let mut server = Server::new()
         .add_listener(transport::listener(incoming))

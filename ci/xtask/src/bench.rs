@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, fs, path::Path, process::Stdio};
 use anyhow::{Context, Result, bail};
 use guest_arch::Arch;
 use guest_inputs::{Cache, Progress};
+use rootfs_builder::agent::Profile;
 use serde_json::json;
 
 use crate::{build_image, deps, husk, stage::Stages, workspace};
@@ -21,7 +22,7 @@ struct Row {
 
 pub(crate) fn run(to: Option<&Path>, install_deps: bool) -> Result<()> {
     deps::ensure(&[deps::KERNEL, deps::AGENT, deps::VM], install_deps)?;
-    let image = build_image::build(Arch::host(), &mut Stages::default())?;
+    let image = build_image::build(Arch::host(), Profile::Guest, &mut Stages::default())?;
     let once =
         |name: &str, unit: &str, figure| Row { name: name.into(), unit: unit.into(), runs: vec![figure] };
     let size = |bytes: u64| bytes as f64 / 1e6;

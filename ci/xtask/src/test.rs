@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use guest_arch::Arch;
 use guest_inputs::{Cache, Progress};
+use rootfs_builder::agent::Profile;
 
 use crate::{build_image, deps, husk, stage::Stages, vsock_device, workspace};
 
@@ -21,6 +22,9 @@ pub(crate) struct Options {
     /// Only this part
     #[arg(long)]
     only: Option<Part>,
+    /// With an agent that is built in seconds, and larger than the one that ships
+    #[arg(long)]
+    quick: bool,
     /// Only tests with this in their names
     filter: Option<String>,
 }
@@ -82,7 +86,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 /// The tests that need the artefacts: they get them by environment variables.
 fn end_to_end(options: &Options, stages: &mut Stages, all: &mut Count) -> Result<()> {
     let arch = Arch::host();
-    let image = build_image::build(arch, stages)?;
+    let profile = if options.quick { Profile::Quick } else { Profile::Guest };
+    let image = build_image::build(arch, profile, stages)?;
     let layout = stages.run("container image", || {
         Ok(rootfs_builder::demo_image(&Cache::open()?, arch, &Progress::new())?)
     })?;
