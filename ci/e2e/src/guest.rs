@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use husk::agent::Client;
 use husk::vm::Vm;
+use serde_json::Value;
 
 use crate::ContainerBuilder;
 use crate::machine::{self, Machine, ROOTFS};
@@ -39,6 +40,12 @@ impl Guest {
     /// The VM itself.
     pub fn vm(&self) -> &Vm {
         &self.machine.vm
+    }
+
+    /// Has QEMU execute a command of its control channel, and returns what it returned.
+    pub async fn qmp(&self, command: &str, arguments: Value) -> Value {
+        let executed = self.machine.vm.qmp(command, arguments.clone()).await;
+        executed.unwrap_or_else(|error| panic!("{command} {arguments}: {error}"))
     }
 
     /// `CreateSandbox`, for a guest booted bare.

@@ -19,6 +19,7 @@
 
 mod cli;
 mod container;
+mod disk;
 mod guest;
 mod machine;
 mod process;
@@ -26,6 +27,7 @@ mod settings;
 
 pub use cli::{Cli, Ended, Husk, Running};
 pub use container::{Container, ContainerBuilder};
+pub use disk::Disk;
 pub use guest::Guest;
 pub use machine::{Boot, LIMIT, test};
 pub use process::{Output, Process, ProcessBuilder};

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
-use crate::{Guest, Settings};
+use crate::{Disk, Guest, Settings};
 
 /// How long a test may take, boot not included. A slow emulated machine under load needs a good part of it.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -47,6 +47,8 @@ pub struct Boot {
     transport: transport::Kind,
     share: share::Kind,
     cmdline: Vec<String>,
+    qemu: Vec<String>,
+    disks: u8,
     sandbox: bool,
 }
 
@@ -58,6 +60,8 @@ impl Default for Boot {
             transport: transport::Kind::Serial,
             share: share::Kind::Auto,
             cmdline: Vec::new(),
+            qemu: Vec::new(),
+            disks: 0,
             sandbox: true,
         }
     }
@@ -97,6 +101,25 @@ impl Boot {
     pub fn cmdline(mut self, word: &str) -> Boot {
         self.cmdline.push(word.into());
         self
+    }
+
+    /// With more arguments for QEMU, as they are: `&["-device", "virtio-scsi-pci"]`.
+    pub fn qemu(mut self, args: &[&str]) -> Boot {
+        self.qemu.extend(args.iter().map(ToString::to_string));
+        self
+    }
+
+    /// With this disk behind virtio-blk. The first is in slot 10 (hexadecimal) of the root bus, which is its PCI path
+    /// too; the next in 11, and so on.
+    pub fn disk(mut self, disk: &Disk) -> Boot {
+        let (id, slot) = (format!("disk{}", self.disks), 0x10 + self.disks);
+        self.disks += 1;
+        self.qemu(&[
+            "-drive",
+            &disk.drive(&id),
+            "-device",
+            &format!("virtio-blk-pci,drive={id},addr={slot:#x}"),
+        ])
     }
 
     /// Without `CreateSandbox`: the guest as it comes up.
@@ -150,6 +173,7 @@ impl Machine {
             share_kind: boot.share,
             transport: boot.transport,
             extra_cmdline: boot.cmdline,
+            extra_qemu: boot.qemu,
             boot_timeout: Duration::from_secs(60),
             ..VmSpec::new(&settings.artefacts, state(&dir))
         };

@@ -34,6 +34,8 @@ pub(crate) struct Config {
     pub(crate) share: Option<Share>,
     /// Socket of vhost-device-vsock.
     pub(crate) vsock: Option<PathBuf>,
+    /// Arguments of the caller's own, after all others.
+    pub(crate) extra: Vec<String>,
 }
 
 /// The device behind the shared directory.
@@ -114,6 +116,7 @@ impl Config {
             ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-msg", "timestamp=off"]
                 .map(String::from),
         );
+        args.extend_from_slice(&self.extra);
         args
     }
 
@@ -156,7 +159,15 @@ mod tests {
             cmdline: "console=hvc0 quiet".into(),
             share: None,
             vsock: None,
+            extra: Vec::new(),
         }
+    }
+
+    #[test]
+    fn the_callers_arguments_come_last() {
+        let extra = ["-device".to_string(), "virtio-net-pci".to_string()];
+        let argv = Config { extra: extra.to_vec(), ..config() }.argv();
+        assert!(argv.ends_with(&extra));
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub struct VmSpec {
     pub state_dir: PathBuf,
     /// Words at the end of the kernel command line.
     pub extra_cmdline: Vec<String>,
+    /// Arguments for QEMU after ours, unchecked: for tests, and for those who know QEMU.
+    pub extra_qemu: Vec<String>,
     /// From QEMU's start to an answering agent.
     pub boot_timeout: Duration,
 }
@@ -66,6 +68,7 @@ impl VmSpec {
             transport: transport::Kind::Serial,
             state_dir: state_dir.into(),
             extra_cmdline: Vec::new(),
+            extra_qemu: Vec::new(),
             boot_timeout: Duration::from_secs(30),
         }
     }
@@ -134,6 +137,7 @@ pub struct Vm {
     logs: Option<JoinHandle<()>>,
     client: agent::Client,
     _mux: Option<Mux>,
+    commands: qmp::Commands,
     monitor: Monitor,
     qemu: Process,
     _vsock: Option<Vsock>,
@@ -181,11 +185,12 @@ impl Vm {
             cmdline: command_line(&manifest.cmdline, of_machine, &spec.extra_cmdline),
             share: share.as_ref().map(Share::device),
             vsock: vsock.as_ref().map(|vsock| vsock.device.clone()),
+            extra: spec.extra_qemu,
         };
         let (qemu, channels) = start_qemu(&program, &config, dir)?;
 
         let boot = async {
-            let (mut monitor, serial) = attach(&qemu, channels, dir).await?;
+            let (mut monitor, commands, serial) = attach(&qemu, channels, dir).await?;
             monitor.port_open().await?;
             let mux = match spec.transport {
                 transport::Kind::Serial => Some(Mux::start(serial, &hybrid).map_err(cannot(&hybrid))?),
@@ -195,7 +200,7 @@ impl Vm {
                 monitor.follow(mux.ended());
             }
             let client = first_answer(&hybrid, monitor.fate()).await?;
-            Ok::<_, Error>((monitor, mux, client))
+            Ok::<_, Error>((monitor, commands, mux, client))
         };
         let boot = async {
             match tokio::time::timeout(spec.boot_timeout, boot).await {
@@ -205,7 +210,7 @@ impl Vm {
                 }
             }
         };
-        let (mut monitor, mux, client) = with_share(share.as_ref(), boot).await?;
+        let (mut monitor, commands, mux, client) = with_share(share.as_ref(), boot).await?;
         let obituary = share.as_ref().map(Share::obituary).transpose().map_err(cannot(Path::new("share")))?;
         if let Some(end) = obituary.flatten() {
             monitor.follow(end);
@@ -218,6 +223,7 @@ impl Vm {
             logs: Some(logs),
             client,
             _mux: mux,
+            commands,
             monitor,
             qemu,
             _vsock: vsock,
@@ -265,6 +271,12 @@ impl Vm {
     /// QEMU's process id.
     pub fn qemu_pid(&self) -> u32 {
         self.qemu.pid()
+    }
+
+    /// Has QEMU execute a command of its control channel (QMP), and returns what it returned.
+    pub async fn qmp(&self, command: &str, arguments: serde_json::Value) -> Result<serde_json::Value, Error> {
+        let executed = self.fate().guard(self.commands.execute(command, arguments)).await?;
+        executed.map_err(|error| Error::Control(error.to_string()))
     }
 
     /// What becomes of it.
@@ -354,22 +366,26 @@ fn start_qemu(program: &Path, config: &config::Config, dir: &Path) -> Result<(Pr
 }
 
 /// Follows a QEMU that was just started. Its death before the greeting is told in its own words.
-async fn attach(qemu: &Process, channels: Channels, dir: &Path) -> Result<(Monitor, UnixStream), Error> {
+async fn attach(
+    qemu: &Process,
+    channels: Channels,
+    dir: &Path,
+) -> Result<(Monitor, qmp::Commands, UnixStream), Error> {
     let evidence = Evidence { console: dir.join(CONSOLE), qemu_stderr: dir.join(QEMU_LOG) };
     let watch = qemu.watch().map_err(cannot(Path::new("process")))?;
     let console = evidence.console.clone();
     let console = tokio::spawn(async move {
         let _ = log::capture(channels.console, console, log::LIMIT).await;
     });
-    let events = match qmp::greet(channels.qmp).await {
-        Ok(events) => events,
+    let (events, commands) = match qmp::greet(channels.qmp).await {
+        Ok(channel) => channel,
         // The channel of a dead QEMU closes before the process can be waited for.
         Err(e) => match tokio::time::timeout(Duration::from_secs(2), watch.exited()).await {
             Ok(how) => return Err(Error::Gone(Gone::new(fate::explain(&how, None, &evidence)))),
             Err(_) => return Err(Error::Control(e.to_string())),
         },
     };
-    Ok((Monitor::start(watch, events, console, evidence), channels.serial))
+    Ok((Monitor::start(watch, events, console, evidence), commands, channels.serial))
 }
 
 /// A boot during which the shared directory's daemon may die. It dies with QEMU, and QEMU with it: who failed first
