@@ -82,6 +82,22 @@ impl Reaper {
         }
     }
 
+    /// Collects only what is watched here: tests share a process, and must not take each other's children.
+    #[cfg(test)]
+    pub(crate) async fn run_for_tests(&self) {
+        loop {
+            let watched: Vec<i32> = self.watched().keys().copied().collect();
+            for pid in watched {
+                match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
+                    Ok(WaitStatus::Exited(pid, code)) => self.ended(pid, code),
+                    Ok(WaitStatus::Signaled(pid, signal, _)) => self.ended(pid, 128 + signal as i32),
+                    _ => {}
+                }
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    }
+
     pub(crate) fn ended(&self, pid: Pid, status: i32) {
         match self.watched().remove(&pid.as_raw()) {
             Some(sender) => drop(sender.send_replace(Some(status))),

@@ -14,6 +14,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::sethostname;
 
+use crate::modules;
+use crate::reaper::Reaper;
 use crate::storage::{self, Storages};
 
 /// The longest host name Linux takes, in bytes (uname(2)).
@@ -34,6 +36,8 @@ pub(crate) enum Error {
     Step { step: &'static str, source: io::Error },
     #[error("sandbox: {0}")]
     Storage(#[from] storage::Error),
+    #[error("sandbox: {0}")]
+    Module(#[from] modules::Error),
 }
 
 /// The one sandbox of this VM.
@@ -77,6 +81,7 @@ impl Sandbox {
         &self,
         request: CreateSandboxRequest,
         has_containers: bool,
+        reaper: &Reaper,
     ) -> Result<(), Error> {
         if request.hostname.len() > MAX_HOSTNAME {
             return Err(Error::Hostname(request.hostname));
@@ -86,6 +91,7 @@ impl Sandbox {
             State::Made { .. } if has_containers => return Err(Error::InUse),
             _ => {}
         }
+        modules::load(reaper, &request.kernel_modules).await?;
         self.storages.clear().await;
         let (storages, id) = blocking(move || {
             reset_run_directory()

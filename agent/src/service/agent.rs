@@ -13,6 +13,7 @@ use ttrpc::r#async::TtrpcContext;
 use super::status::{internal, invalid_argument, lookup, unavailable};
 use crate::container::{self, Container};
 use crate::guest::Guest;
+use crate::network::filter;
 use crate::process::Process;
 use crate::stream::Output;
 use crate::{details, spec, stats};
@@ -29,8 +30,6 @@ pub(super) const NOT_BUILT: &[&str] = &[
     "ListInterfaces",
     "ListRoutes",
     "AddARPNeighbors",
-    "GetIPTables",
-    "SetIPTables",
     "GetMetrics",
     "MemAgentMemcgSet",
     "MemAgentCompactSet",
@@ -70,7 +69,7 @@ impl AgentService {
 impl agent_ttrpc::AgentService for AgentService {
     async fn create_sandbox(&self, _: &TtrpcContext, request: CreateSandboxRequest) -> Result<Empty> {
         let has_containers = !self.guest.containers.all().is_empty();
-        self.guest.sandbox.create(request, has_containers).await.map_err(internal)?;
+        self.guest.sandbox.create(request, has_containers, &self.guest.reaper).await.map_err(internal)?;
         Ok(Empty::new())
     }
 
@@ -85,6 +84,24 @@ impl agent_ttrpc::AgentService for AgentService {
         request: GuestDetailsRequest,
     ) -> Result<GuestDetailsResponse> {
         Ok(details::describe(&request, self.guest.is_init))
+    }
+
+    async fn get_ip_tables(
+        &self,
+        _: &TtrpcContext,
+        request: GetIPTablesRequest,
+    ) -> Result<GetIPTablesResponse> {
+        let data = filter::save(&self.guest.reaper, request.is_ipv6).await.map_err(internal)?;
+        Ok(GetIPTablesResponse { data, ..Default::default() })
+    }
+
+    async fn set_ip_tables(
+        &self,
+        _: &TtrpcContext,
+        request: SetIPTablesRequest,
+    ) -> Result<SetIPTablesResponse> {
+        let restored = filter::restore(&self.guest.reaper, request.is_ipv6, request.data);
+        Ok(SetIPTablesResponse { data: restored.await.map_err(internal)?, ..Default::default() })
     }
 
     async fn create_container(&self, _: &TtrpcContext, request: CreateContainerRequest) -> Result<Empty> {
