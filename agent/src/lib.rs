@@ -4,6 +4,7 @@
 //! API ([`service`]) on every transport the VM has ([`transport`]). A container is a task ([`container`]); the code
 //! between its clone and its exec is the `jail` crate, for which this binary executes itself again.
 
+mod arguments;
 mod boot;
 mod config;
 mod container;
@@ -27,45 +28,59 @@ mod sys;
 mod transport;
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::Config;
+use arguments::Command;
+use config::{Config, Resolved, Sources};
 use guest::Guest;
 use nix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The program.
 pub fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
-        Some("jail") => jail::enter(),
-        Some("-v" | "--version") => {
+    let command = arguments::parse(std::env::args_os().skip(1), std::process::id() == 1);
+    let done = command.map_err(Into::into).and_then(|command| match command {
+        Command::Jail => jail::enter(),
+        Command::Version => {
             println!("husk-agent {} (protocol {})", env!("CARGO_PKG_VERSION"), agent_api::API_VERSION);
-            ExitCode::SUCCESS
+            Ok(())
         }
-        _ => match run() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("husk-agent: {error}");
-                ExitCode::FAILURE
-            }
-        },
+        Command::PrintConfig { config } => print_config(config),
+        Command::Serve { config } => run(config),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("husk-agent: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
-fn run() -> Result<(), Box<dyn Error>> {
+fn print_config(file: Option<PathBuf>) -> Result<(), Box<dyn Error>> {
+    print!("{}", Resolved::from(Sources::of_this_process(file)?)?);
+    Ok(())
+}
+
+fn run(config_file: Option<PathBuf>) -> Result<(), Box<dyn Error>> {
     let started = since_boot()?;
     let is_init = std::process::id() == 1;
     if is_init {
         boot::run()?;
     }
     nix::sys::prctl::set_child_subreaper(true)?;
-    let (config, bad_values) = Config::from_cmdline(&std::fs::read_to_string("/proc/cmdline")?);
+    let Resolved { mut config, warnings, .. } = Resolved::from(Sources::of_this_process(config_file)?)?;
+    if !transport::has_ports() {
+        // Records that nobody can fetch are better seen on the console.
+        config.log_port = None;
+    }
     let ring = config.log_port.map(|_| Arc::<log::Ring>::default());
     log::install(config.log_level, ring.clone());
-    for bad in bad_values {
-        tracing::warn!("{bad}");
+    for warning in warnings {
+        tracing::warn!("{warning}");
     }
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

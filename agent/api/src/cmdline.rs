@@ -1,4 +1,5 @@
-//! Keys the guest reads from its kernel command line. The agent's `config` module says what each one means.
+//! Keys of the kernel command line that the host sets too. The agent's `config` module has all keys and says what each
+//! one means.
 
 /// Log level: `trace`, `debug`, `info`, `warn`, `error` or `critical`.
 pub const LOG: &str = "agent.log";
@@ -8,3 +9,7 @@ pub const LOG_VPORT: &str = "agent.log_vport";
 pub const CONTAINER_PIPE_SIZE: &str = "agent.container_pipe_size";
 /// Where the agent listens: `vsock://-1:1024` for a VM, `unix://PATH` for a test or a remote peer.
 pub const SERVER_ADDR: &str = "agent.server_addr";
+/// A debug console, please; a flag.
+pub const DEBUG_CONSOLE: &str = "agent.debug_console";
+/// Port of the debug console; 0 or absent: the VM's own console.
+pub const DEBUG_CONSOLE_VPORT: &str = "agent.debug_console_vport";

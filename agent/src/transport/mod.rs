@@ -1,16 +1,17 @@
-//! How bytes reach the agent: kernel vsock, a multiplexed virtio-serial port, or a unix socket for tests.
+//! How bytes reach the agent: kernel vsock, a multiplexed virtio-serial port, or a socket of the guest's own.
 //!
 //! Every transport delivers the same thing, a [`Connection`] for a port, and each that the VM has is served. The
 //! guest announces that it is ready by listening: vsock's listener accepts, the serial port is opened.
 
 mod serial;
+mod socket;
 mod vsock;
 
 use std::io;
+use std::time::Duration;
 
 use futures::stream;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
 use crate::config::{Config, ServerAddress};
@@ -57,34 +58,43 @@ pub(crate) enum Error {
     None,
 }
 
-/// Serves the configured ports on every transport there is.
+/// Serves the configured ports: the agent's where the settings say, the others on every transport of the VM.
 pub(crate) fn serve(config: &Config) -> Result<Served, Error> {
-    let (ports, served) = ports_of(config);
-    match &config.server {
-        ServerAddress::Unix(path) => {
-            let agent = ports.into_iter().next().ok_or(Error::None)?;
-            serve_unix(path, agent)?;
-        }
-        ServerAddress::Vm { .. } => {
-            let vsock = vsock::serve(&ports)
-                .map_err(|source| Error::Listen { address: "vsock".to_string(), source })?;
-            let serial = serial::serve(ports).map_err(|source| Error::Listen {
-                address: agent_api::ports::SERIAL_NAME.to_string(),
-                source,
-            })?;
-            if !vsock && !serial {
-                return Err(Error::None);
+    let (mut ports, served) = ports_of(config);
+    let cid = match &config.server {
+        ServerAddress::Vm { cid, .. } => *cid,
+        address => {
+            let agent = ports.remove(0);
+            socket::serve(address, agent)
+                .map_err(|source| Error::Listen { address: address.to_string(), source })?;
+            if ports.is_empty() {
+                tracing::info!(%address, "serving");
+                return Ok(served);
             }
-            tracing::info!(vsock, serial, "serving");
+            None
         }
+    };
+    let vsock =
+        vsock::serve(&ports, cid).map_err(|source| Error::Listen { address: "vsock".to_string(), source })?;
+    let serial = cid.is_none()
+        && serial::serve(ports)
+            .map_err(|source| Error::Listen { address: agent_api::ports::SERIAL_NAME.to_string(), source })?;
+    if !vsock && !serial {
+        return Err(Error::None);
     }
+    tracing::info!(address = %config.server, vsock, serial, "serving");
     Ok(served)
+}
+
+/// Whether somebody outside the VM can connect to a port at all.
+pub(crate) fn has_ports() -> bool {
+    vsock::has_device() || serial::has_port()
 }
 
 fn ports_of(config: &Config) -> (Vec<Port>, Served) {
     let number = match config.server {
-        ServerAddress::Vm { port } => port,
-        ServerAddress::Unix(_) => agent_api::ports::AGENT,
+        ServerAddress::Vm { port, .. } => port,
+        _ => agent_api::ports::AGENT,
     };
     let (agent, agent_incoming) = Port::open(number);
     let (mut ports, mut served) = (vec![agent], Served { agent: agent_incoming, logs: None });
@@ -96,17 +106,12 @@ fn ports_of(config: &Config) -> (Vec<Port>, Served) {
     (ports, served)
 }
 
-fn serve_unix(path: &str, port: Port) -> Result<(), Error> {
-    let listener = UnixListener::bind(path)
-        .map_err(|source| Error::Listen { address: format!("unix://{path}"), source })?;
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            if port.connections.send(Box::new(stream)).await.is_err() {
-                return;
-            }
-        }
-    });
-    Ok(())
+/// A connection that did not come about. Most are over at once, as when a host connects and leaves while the VM boots;
+/// a few, such as having no descriptor left, stay until somebody closes one, and the loop must not spin meanwhile.
+async fn accept_failed(port: u32, error: &io::Error) {
+    const RESPITE: Duration = Duration::from_millis(20);
+    tracing::debug!(port, %error, "accept failed");
+    tokio::time::sleep(RESPITE).await;
 }
 
 /// The connections of a port in the form ttrpc's server takes.

@@ -36,10 +36,18 @@ const MAX_WINDOW: usize = 2 * MAX_STREAMS * (256 << 10);
 
 /// Serves `ports` on the serial port; `false` when the VM has none of our name.
 pub(super) fn serve(ports: Vec<Port>) -> io::Result<bool> {
-    let Some(path) = find_port(Path::new("/sys/class/virtio-ports"))? else { return Ok(false) };
+    let Some(path) = find_port(Path::new(PORTS))? else { return Ok(false) };
     let device = SerialPort::open(&path)?;
     tokio::spawn(serve_sessions(path, device, ports));
     Ok(true)
+}
+
+/// The kernel's virtio-serial ports.
+const PORTS: &str = "/sys/class/virtio-ports";
+
+/// Whether the VM has a port of our name.
+pub(super) fn has_port() -> bool {
+    find_port(Path::new(PORTS)).is_ok_and(|port| port.is_some())
 }
 
 /// The device node of the port with our name.

@@ -1,7 +1,6 @@
 //! Kernel vsock: one listener a port, any context id.
 
 use std::io;
-use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -10,21 +9,21 @@ use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
 
 use super::Port;
 
-/// Serves `ports` on vsock; `false` when the VM has no such device.
-pub(super) fn serve(ports: &[Port]) -> io::Result<bool> {
+/// Serves `ports` on vsock, of one context id or of any; `false` when the VM has no such device.
+pub(super) fn serve(ports: &[Port], cid: Option<u32>) -> io::Result<bool> {
     // The kernel offers the socket family without any device too, and a listener there would wait for nobody.
-    if !Path::new("/sys/bus/virtio/drivers/vmw_vsock_virtio_transport").is_dir() || !has_device() {
+    if cid.is_none() && !has_device() {
         return Ok(false);
     }
     for port in ports {
-        let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port.number))?;
+        let listener = VsockListener::bind(VsockAddr::new(cid.unwrap_or(VMADDR_CID_ANY), port.number))?;
         tokio::spawn(accept(listener, port.clone()));
     }
     Ok(true)
 }
 
 /// The driver's directory holds a link `virtioN` for each device it is bound to.
-fn has_device() -> bool {
+pub(super) fn has_device() -> bool {
     std::fs::read_dir("/sys/bus/virtio/drivers/vmw_vsock_virtio_transport").is_ok_and(|entries| {
         entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("virtio"))
     })
@@ -38,8 +37,7 @@ async fn accept(listener: VsockListener, port: Port) {
                     return;
                 }
             }
-            // A host that connects and leaves at once is common while a VM boots.
-            Err(error) => tracing::debug!(port = port.number, %error, "accept failed"),
+            Err(error) => super::accept_failed(port.number, &error).await,
         }
     }
 }
