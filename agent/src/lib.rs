@@ -9,6 +9,8 @@ mod boot;
 mod config;
 mod container;
 mod details;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod guest;
 mod helper;
 mod launch;

@@ -114,6 +114,15 @@ async fn accept_failed(port: u32, error: &io::Error) {
     tokio::time::sleep(RESPITE).await;
 }
 
+/// Serves the agent's port in a session of the serial port, over any stream in its place.
+#[cfg(any(test, fuzzing))]
+pub(crate) async fn serve_session(
+    device: impl Connection,
+    agent: mpsc::Sender<Box<dyn Connection>>,
+) -> Result<(), yamux::ConnectionError> {
+    serial::serve_session(device, &[Port { number: agent_api::ports::AGENT, connections: agent }]).await
+}
+
 /// The connections of a port in the form ttrpc's server takes.
 pub(crate) fn listener(incoming: Incoming) -> ttrpc::r#async::transport::Listener {
     ttrpc::r#async::transport::Listener::new(stream::unfold(incoming, |mut incoming| async {

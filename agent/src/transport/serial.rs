@@ -80,7 +80,11 @@ async fn serve_sessions(path: PathBuf, first: SerialPort, ports: Vec<Port>) {
     }
 }
 
-async fn serve_session(device: SerialPort, ports: &[Port]) -> Result<(), yamux::ConnectionError> {
+/// Serves the streams of one session until the host's end is closed.
+pub(super) async fn serve_session(
+    device: impl AsyncRead + AsyncWrite + Unpin,
+    ports: &[Port],
+) -> Result<(), yamux::ConnectionError> {
     let mut config = yamux::Config::default();
     // In this order: the window must suffice for the streams at every moment.
     config.set_max_num_streams(MAX_STREAMS);

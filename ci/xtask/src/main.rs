@@ -4,6 +4,7 @@ mod bench;
 mod build_image;
 mod demo;
 mod deps;
+mod fuzz;
 mod husk;
 mod kernel;
 mod stage;
@@ -61,6 +62,14 @@ enum Command {
         #[arg(long)]
         install_deps: bool,
     },
+    /// Feed what the agent reads from strangers with what strangers might write; needs nightly Rust
+    Fuzz {
+        /// One of the programs of agent/fuzz; all of them, one after the other, if none is named
+        target: Option<String>,
+        /// How long each of them runs
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -77,6 +86,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::BuildImage { arch, install_deps } => build_image::run(arch, install_deps),
         Command::Kernel { arch, install_deps } => kernel::run(arch, install_deps),
         Command::Bench { json, install_deps } => bench::run(json.as_deref(), install_deps),
+        Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

@@ -1,0 +1,116 @@
+//! What fuzz targets call: bytes from a stranger go in, and a broken promise comes out as a panic.
+//!
+//! Each function of [`TARGETS`] reads one kind of text or message with the code that the agent itself reads it with, and
+//! then checks what the rest of the agent relies on. `agent/fuzz` has a program for each; its `seeds/` are also run by
+//! the unit tests here, with any toolchain.
+
+mod frames;
+#[cfg(test)]
+mod seeds;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Component, Path, PathBuf};
+
+use agent_api::agent::{CreateContainerRequest, ExecProcessRequest};
+use jail::plan::MountOptions;
+use jail::{Context, PidNamespace, Plan};
+use protobuf::Message as _;
+
+use crate::config::Config;
+use crate::spec;
+
+pub use frames::{frames, messages};
+
+/// A target: what `agent/fuzz` calls its program and its seeds, and what that runs.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: &[Target] = &[
+    ("command_line", command_line),
+    ("frames", frames),
+    ("messages", messages),
+    ("mount_options", mount_options),
+    ("oci_spec", oci_spec),
+];
+
+/// The kernel command line. Whatever is on it, the agent gets a configuration, and one line about each bad value.
+pub fn command_line(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (config, bad_values) = Config::from_cmdline(&text);
+    let again = Config::from_cmdline(&text);
+    assert_eq!((&config, &bad_values), (&again.0, &again.1), "read twice, it says two things");
+    for bad in bad_values {
+        let said = bad.to_string();
+        assert!(!said.contains('\n'), "a line of the log holds another: {said:?}");
+    }
+}
+
+/// A mount's option list, comma by comma. Words are flags or data, and none of them is both or lost.
+pub fn mount_options(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let words: Vec<_> = text.split(',').map(str::to_string).collect();
+    let Ok(options) = MountOptions::read(&words) else { return };
+    assert!(options.data.iter().all(|data| words.contains(data)), "data nobody gave: {options:?}");
+    // The kernel refuses an attribute that is to be set and cleared at once, but for the field of access times.
+    const ATIME: u64 = 0x70;
+    assert_eq!(options.set & options.clear & !ATIME, 0, "{options:?}");
+    assert_eq!(options.set_below & options.clear_below & !ATIME, 0, "{options:?}");
+    assert!(options.bind || !options.recursive, "{options:?}");
+    let (_, data) = options.for_mount();
+    assert!(!data.contains('\0'), "mount(2) would cut {data:?}");
+}
+
+/// A container from its request's bytes: wire, OCI spec, plan, and the plan as its child reads it. Then a further process
+/// of that container, from the same bytes.
+pub fn oci_spec(bytes: &[u8]) {
+    let Ok(request) = CreateContainerRequest::parse_from_bytes(bytes) else { return };
+    let Some(wire) = request.OCI.as_ref() else { return };
+    let Ok(spec) = spec::container(wire) else { return };
+    let Ok(plan) = jail::plan::container(&spec, &context()) else { return };
+    is_sound(&plan);
+    let exec = ExecProcessRequest::parse_from_bytes(bytes).ok();
+    let processes = exec.iter().filter_map(|exec| exec.process.as_ref()).chain(wire.Process.as_ref());
+    for process in processes {
+        let Ok(process) = spec::process(process) else { continue };
+        if let Ok(exec) = jail::plan::exec(&process, &plan) {
+            is_sound(&exec);
+            assert!(exec.is_exec() && exec.cgroup == plan.cgroup);
+        }
+    }
+}
+
+/// What the steps of the jail take for granted.
+fn is_sound(plan: &Plan) {
+    let sent = serde_json::to_vec(plan).expect("a plan can be sent");
+    assert_eq!(&serde_json::from_slice::<Plan>(&sent).expect("and received"), plan);
+    assert!(!plan.process.args.is_empty(), "nothing to execute");
+    let texts = plan.process.args.iter().chain(&plan.process.env);
+    assert!(texts.clone().all(|text| !text.contains('\0')), "execve(2) would cut one of {plan:?}");
+    let Some(container) = &plan.container else { return };
+    let mounts = container.mounts.iter().map(|mount| &mount.destination);
+    let covered = container.masked_paths.iter().chain(&container.readonly_paths);
+    for path in mounts.chain(covered).chain(container.devices.iter().map(|device| &device.path)) {
+        assert!(is_plain(path), "{path:?} may lead anywhere");
+    }
+}
+
+/// Absolute, without `..`, and in one piece for the kernel.
+fn is_plain(path: &Path) -> bool {
+    let one_piece = !path.as_os_str().as_encoded_bytes().contains(&0);
+    path.is_absolute() && one_piece && !path.components().any(|part| part == Component::ParentDir)
+}
+
+/// Where containers of a VM go.
+fn context() -> Context {
+    Context {
+        id: "fuzz".to_string(),
+        bundle: PathBuf::from("/run/kata-containers/fuzz"),
+        ipc: Some(PathBuf::from("/run/sandbox-ns/ipc")),
+        uts: Some(PathBuf::from("/run/sandbox-ns/uts")),
+        pid: PidNamespace::New,
+        root_is_ramfs: true,
+        cgroup: Some(PathBuf::from("/sys/fs/cgroup/fuzz")),
+        ..Context::default()
+    }
+}
