@@ -111,6 +111,7 @@ impl Sources {
 }
 
 /// Settings and where each came from.
+#[derive(Debug)]
 pub(crate) struct Resolved {
     pub(crate) config: Config,
     /// What could not be used.
@@ -123,12 +124,7 @@ pub(crate) struct Resolved {
 impl Resolved {
     /// Reads every source.
     pub(crate) fn from(sources: Sources) -> Result<Self, Error> {
-        let mut resolved = Self {
-            config: Config::default(),
-            warnings: Vec::new(),
-            origins: vec![Origin::Default; KNOBS.len()],
-            file: None,
-        };
+        let mut resolved = Self::nothing_given();
         let named = words(&sources.cmdline).find(|(key, _)| *key == CONFIG_FILE).map(|(_, file)| file.into());
         match (sources.file, named) {
             (Some(file), _) => {
@@ -143,6 +139,19 @@ impl Resolved {
         }
         resolved.check_policy()?;
         Ok(resolved)
+    }
+
+    /// Reads a file's text, whatever it says of other files.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn from_text(text: &str) -> Result<Self, Error> {
+        let mut resolved = Self::nothing_given();
+        resolved.read_text(PathBuf::from("text"), text)?;
+        Ok(resolved)
+    }
+
+    fn nothing_given() -> Self {
+        let origins = vec![Origin::Default; KNOBS.len()];
+        Self { config: Config::default(), warnings: Vec::new(), origins, file: None }
     }
 
     fn read_cmdline(&mut self, cmdline: &str) -> Result<(), Error> {
@@ -165,8 +174,13 @@ impl Resolved {
 
     fn read_file(&mut self, path: PathBuf) -> Result<(), Error> {
         let file = path.display().to_string();
-        let text = read_bounded(&path).map_err(|source| Error::Read { file: file.clone(), source })?;
-        let entries = file::parse(&text).map_err(|message| Error::Syntax { file, message })?;
+        let text = read_bounded(&path).map_err(|source| Error::Read { file, source })?;
+        self.read_text(path, &text)
+    }
+
+    fn read_text(&mut self, path: PathBuf, text: &str) -> Result<(), Error> {
+        let file = path.display().to_string();
+        let entries = file::parse(text).map_err(|message| Error::Syntax { file, message })?;
         for entry in entries {
             match entry {
                 file::Entry::Known { knob, text } => self.set(knob, &text, Origin::File)?,

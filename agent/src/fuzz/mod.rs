@@ -17,7 +17,7 @@ use jail::plan::MountOptions;
 use jail::{Context, PidNamespace, Plan};
 use protobuf::Message as _;
 
-use crate::config::Config;
+use crate::config::{Resolved, Sources};
 use crate::spec;
 
 pub use frames::{frames, messages};
@@ -28,22 +28,41 @@ pub type Target = (&'static str, fn(&[u8]));
 /// Every target.
 pub const TARGETS: &[Target] = &[
     ("command_line", command_line),
+    ("config_file", config_file),
     ("frames", frames),
     ("messages", messages),
     ("mount_options", mount_options),
     ("oci_spec", oci_spec),
 ];
 
-/// The kernel command line. Whatever is on it, the agent gets a configuration, and one line about each bad value.
+/// The kernel command line. What it says can be printed as a file that says the same, and each warning is one line.
 pub fn command_line(bytes: &[u8]) {
-    let text = String::from_utf8_lossy(bytes);
-    let (config, bad_values) = Config::from_cmdline(&text);
-    let again = Config::from_cmdline(&text);
-    assert_eq!((&config, &bad_values), (&again.0, &again.1), "read twice, it says two things");
-    for bad in bad_values {
-        let said = bad.to_string();
+    let cmdline = String::from_utf8_lossy(bytes).into_owned();
+    if cmdline.contains("agent.config_file") {
+        return; // That file would be one of the machine that fuzzes.
+    }
+    let Ok(resolved) = Resolved::from(Sources { cmdline, ..Sources::default() }) else { return };
+    for warning in &resolved.warnings {
+        let said = warning.to_string();
         assert!(!said.contains('\n'), "a line of the log holds another: {said:?}");
     }
+    is_printable(&resolved);
+}
+
+/// A configuration file, with the same promise.
+pub fn config_file(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    match Resolved::from_text(text) {
+        Ok(resolved) => is_printable(&resolved),
+        Err(error) => assert!(error.to_string().starts_with("configuration: "), "{error}"),
+    }
+}
+
+fn is_printable(resolved: &Resolved) {
+    let printed = resolved.to_string();
+    let again = Resolved::from_text(&printed).unwrap_or_else(|error| panic!("{error}: {printed}"));
+    assert_eq!(again.config, resolved.config, "{printed}");
+    assert!(again.warnings.is_empty(), "{:?}: {printed}", again.warnings);
 }
 
 /// A mount's option list, comma by comma. Words are flags or data, and none of them is both or lost.
