@@ -1,11 +1,13 @@
-//! Everything a handler may reach: the settings, the sandbox, its containers, the reaper and the power switch.
+//! Everything a handler may reach: the settings, the devices, the sandbox, its containers, the reaper and the power switch.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::statfs::statfs;
 
 use crate::config::Config;
+use crate::devices::Devices;
 use crate::reaper::Reaper;
 use crate::registry::Registry;
 use crate::sandbox::{self, Sandbox};
@@ -16,6 +18,7 @@ const FAREWELL: Duration = Duration::from_millis(20);
 /// The one guest this agent runs.
 pub(crate) struct Guest {
     pub(crate) config: Config,
+    pub(crate) devices: Arc<Devices>,
     pub(crate) sandbox: Sandbox,
     pub(crate) containers: Registry,
     pub(crate) reaper: Reaper,
@@ -28,6 +31,7 @@ pub(crate) struct Guest {
 impl Guest {
     pub(crate) fn new(config: Config) -> Self {
         Self {
+            devices: Arc::new(Devices::new(config.hotplug_timeout)),
             config,
             sandbox: Sandbox::default(),
             containers: Registry::default(),

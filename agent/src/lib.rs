@@ -9,6 +9,8 @@ mod boot;
 mod config;
 mod container;
 mod details;
+#[allow(dead_code, unused_imports)] // until storages and containers use all of it
+mod devices;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod guest;
@@ -101,6 +103,8 @@ async fn serve(
     let mut terminate = signal(SignalKind::terminate())?;
     let reaping = guest.clone();
     tokio::spawn(async move { reaping.reaper.run().await });
+    let devices = guest.devices.clone();
+    tokio::spawn(async move { devices.run().await });
 
     let served = transport::serve(&guest.config)?;
     if let (Some(ring), Some(mut clients)) = (ring, served.logs) {
