@@ -122,7 +122,7 @@ knobs! {
         Names { word: "", file: None, env: None, refused: true }.file("policy_file").env("KATA_AGENT_POLICY_FILE");
     /// Whether there is one hierarchy of cgroups (version 2) or one for each controller (version 1), which only a
     /// value that says so gets.
-    unified_cgroups: Option<bool> = None,
+    unified_cgroups: bool = true,
         word("systemd.unified_cgroup_hierarchy").file("unified_cgroup_hierarchy");
     /// Controllers without version 1; `all` rules it out.
     cgroup_no_v1: String = String::new(), word("cgroup_no_v1");
@@ -183,6 +183,6 @@ impl Config {
     /// Whether somebody asked for a hierarchy of cgroups for each controller.
     #[cfg_attr(not(test), expect(dead_code, reason = "the boot mounts version 2 so far"))]
     pub(crate) fn wants_cgroup_v1(&self) -> bool {
-        self.unified_cgroups == Some(false) && self.cgroup_no_v1 != "all"
+        !self.unified_cgroups && self.cgroup_no_v1 != "all"
     }
 }

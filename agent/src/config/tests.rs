@@ -91,7 +91,7 @@ const EVERY_KEY: &[(&str, &str, &str, &str)] = &[
     ("agent.mem_agent_compact_order", "8", "mem_agent_compact_order", "8"),
     ("agent.mem_agent_compact_threshold", "1025", "mem_agent_compact_threshold", "1025"),
     ("agent.mem_agent_compact_force_times", "12", "mem_agent_compact_force_times", "12"),
-    ("systemd.unified_cgroup_hierarchy", "true", "unified_cgroup_hierarchy", "true"),
+    ("systemd.unified_cgroup_hierarchy", "false", "unified_cgroup_hierarchy", "false"),
     ("cgroup_no_v1", "all", "cgroup_no_v1", "\"all\""),
 ];
 

@@ -47,19 +47,6 @@ impl Value for bool {
     }
 }
 
-/// A switch that somebody may or may not have touched.
-impl Value for Option<bool> {
-    const KIND: Kind = Kind::Bool;
-
-    fn parse(text: &str) -> Option<Self> {
-        bool::parse(text).map(Some)
-    }
-
-    fn to_toml(&self) -> String {
-        self.unwrap_or_default().to_string()
-    }
-}
-
 /// A port or a size, where 0 means that there is none.
 impl Value for Option<u32> {
     const KIND: Kind = Kind::Number;
