@@ -1,13 +1,17 @@
 //! The ttrpc services. A handler decodes, calls one domain function, encodes.
 
 mod agent;
+mod guard;
 mod health;
 mod status;
+#[cfg(test)]
+mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use agent_api::{agent_ttrpc, health_ttrpc};
-use ttrpc::r#async::Server;
+use ttrpc::r#async::{Server, Service};
 
 use crate::guest::Guest;
 use crate::transport::{self, Incoming};
@@ -20,10 +24,14 @@ pub(crate) async fn serve(guest: Arc<Guest>, incoming: Incoming) -> ttrpc::Resul
     for service in agent.values_mut() {
         service.methods.retain(|method, _| !agent::NOT_BUILT.contains(&method.as_str()));
     }
-    let mut server = Server::new()
-        .add_listener(transport::listener(incoming))
-        .register_service(agent)
-        .register_service(health_ttrpc::create_health(Arc::new(health::Health)));
+    agent.extend(health_ttrpc::create_health(Arc::new(health::Health)));
+    start(agent, incoming).await
+}
+
+/// Starts a server in which no handler can do harm to another.
+async fn start(services: HashMap<String, Service>, incoming: Incoming) -> ttrpc::Result<Server> {
+    let mut server =
+        Server::new().add_listener(transport::listener(incoming)).register_service(guard::guard(services));
     server.start().await?;
     Ok(server)
 }

@@ -30,6 +30,11 @@ pub(super) fn invalid_argument(error: impl std::fmt::Display) -> Error {
     status(Code::INVALID_ARGUMENT, error)
 }
 
+/// A defect of the agent's.
+pub(super) fn panicked(method: &str, reason: &str) -> ttrpc::Status {
+    ttrpc::get_status(Code::INTERNAL, format!("{method}: the agent panicked: {reason}"))
+}
+
 fn status(code: Code, error: impl std::fmt::Display) -> Error {
     Error::RpcStatus(ttrpc::get_status(code, error.to_string()))
 }

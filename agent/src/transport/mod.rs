@@ -86,6 +86,14 @@ pub(crate) fn serve(config: &Config) -> Result<Served, Error> {
     Ok(served)
 }
 
+/// Connections of a unix socket, for tests of what comes after.
+#[cfg(test)]
+pub(crate) fn on_unix_socket(path: &std::path::Path) -> io::Result<Incoming> {
+    let (port, incoming) = Port::open(0);
+    socket::serve(&ServerAddress::Unix(path.into()), port)?;
+    Ok(incoming)
+}
+
 /// Whether somebody outside the VM can connect to a port at all.
 pub(crate) fn has_ports() -> bool {
     vsock::has_device() || serial::has_port()
