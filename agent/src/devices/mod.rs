@@ -19,6 +19,8 @@ use tokio::time::{Instant, timeout_at};
 pub(crate) use address::{Address, BadAddress};
 pub(crate) use pci::{BadPci, PciPath};
 use tree::{Ambiguous, Node, Tree};
+#[cfg(any(test, fuzzing))]
+pub(crate) use uevent::parse as parse_uevent;
 
 /// A device cannot be had.
 #[derive(Debug, thiserror::Error)]

@@ -18,6 +18,7 @@ use jail::{Context, PidNamespace, Plan};
 use protobuf::Message as _;
 
 use crate::config::{Resolved, Sources};
+use crate::devices::{self, Address};
 use crate::spec;
 
 pub use frames::{frames, messages};
@@ -33,6 +34,8 @@ pub const TARGETS: &[Target] = &[
     ("messages", messages),
     ("mount_options", mount_options),
     ("oci_spec", oci_spec),
+    ("pci_paths", pci_paths),
+    ("uevents", uevents),
 ];
 
 /// The kernel command line. What it says can be printed as a file that says the same, and each warning is one line.
@@ -78,6 +81,38 @@ pub fn mount_options(bytes: &[u8]) {
     assert!(options.bind || !options.recursive, "{options:?}");
     let (_, data) = options.for_mount();
     assert!(!data.contains('\0'), "mount(2) would cut {data:?}");
+}
+
+/// The addresses of devices, "driver source" a line: PCI paths and the other forms. One that is read is written as one
+/// that means the same.
+pub fn pci_paths(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for line in text.lines() {
+        let (driver, source) = line.split_once(' ').unwrap_or(("blk", line));
+        match Address::of(driver, source) {
+            Ok(Address::Pci(path)) => {
+                let written = path.to_string();
+                assert_eq!(Address::of("blk", &written), Ok(Address::Pci(path)), "{written}");
+            }
+            Ok(Address::Node(path) | Address::Pmem(path)) => {
+                assert!(is_plain(&path) && path.starts_with("/dev") && path != Path::new("/dev"), "{path:?}");
+            }
+            Ok(Address::Ccw(device)) => assert!(device.is_ascii() && device.len() == 8, "{device:?}"),
+            Ok(Address::Scsi { id, lun }) => {
+                assert_eq!(Address::of("scsi", &format!("{id}:{lun}")), Ok(Address::Scsi { id, lun }));
+            }
+            Err(error) => assert!(error.to_string().len() < 1024, "an error as long as its cause: {error}"),
+        }
+    }
+}
+
+/// A message of the kernel's about a device. Its path goes below `/sys`, and to no other place.
+pub fn uevents(bytes: &[u8]) {
+    let Ok(event) = devices::parse_uevent(bytes) else { return };
+    assert!(!event.action.is_empty(), "{event:?}");
+    let parts = [event.action, event.devpath, event.subsystem, event.devname];
+    assert!(parts.iter().all(|part| !part.contains('\0')), "{event:?}");
+    assert!(is_plain(Path::new(event.devpath)), "{event:?}");
 }
 
 /// A container from its request's bytes: wire, OCI spec, plan, and the plan as its child reads it. Then a further process
