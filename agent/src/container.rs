@@ -20,6 +20,7 @@ use jail::{Context, PidNamespace, Plan, PlanError, oci};
 use nix::libc;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::devices::{self, GuestAddresses};
 use crate::guest::Guest;
 use crate::launch::{self, Start};
 use crate::process::{INIT, IdInUse, Process, Table};
@@ -47,6 +48,8 @@ pub(crate) enum Error {
     #[error(transparent)]
     Sandbox(#[from] sandbox::Error),
     #[error(transparent)]
+    Device(#[from] devices::Error),
+    #[error(transparent)]
     Storage(#[from] storage::Error),
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -64,6 +67,7 @@ pub(crate) enum Error {
 pub(crate) struct Request {
     pub(crate) id: String,
     pub(crate) spec: oci::Spec,
+    pub(crate) devices: Vec<agent_api::agent::Device>,
     pub(crate) storages: Vec<agent_api::agent::Storage>,
     /// Whether it joins the sandbox's shared pid namespace.
     pub(crate) shared_pids: bool,
@@ -140,11 +144,18 @@ struct Life {
     start: Option<Start>,
     cgroup: Cgroup,
     storages: Vec<PathBuf>,
+    /// For the environment of processes to come.
+    addresses: GuestAddresses,
 }
 
 impl Life {
-    async fn create(request: Request, guest: Arc<Guest>, container: Arc<Container>) -> Result<Self, Error> {
+    async fn create(
+        mut request: Request,
+        guest: Arc<Guest>,
+        container: Arc<Container>,
+    ) -> Result<Self, Error> {
         let shared = guest.sandbox.shared()?;
+        let addresses = guest.devices.resolve(&request.devices, &mut request.spec).await?;
         let pid = match shared.pid {
             Some(path) if request.shared_pids => PidNamespace::Join(path),
             _ => PidNamespace::New,
@@ -163,7 +174,7 @@ impl Life {
         let storages = guest.sandbox.storages.acquire(&request.storages).await?;
         match Self::launch(&request, &guest, &container, &plan).await {
             Ok((cgroup, init, start)) => {
-                Ok(Self { guest, container, plan, init, start: Some(start), cgroup, storages })
+                Ok(Self { guest, container, plan, init, start: Some(start), cgroup, storages, addresses })
             }
             Err(error) => {
                 guest.sandbox.storages.release(storages).await;
@@ -206,7 +217,10 @@ impl Life {
         while let Some(command) = inbox.recv().await {
             match command {
                 Command::Start(reply) => drop(reply.send(self.start().await)),
-                Command::Exec { id, process, reply } => self.exec(id, &process, reply),
+                Command::Exec { id, mut process, reply } => {
+                    self.addresses.rewrite(process.env_mut().as_deref_mut().unwrap_or_default());
+                    self.exec(id, &process, reply);
+                }
                 Command::Remove(reply) => {
                     self.remove().await;
                     // Out of the map first: whoever hears of the removal may use the id again at once.

@@ -9,7 +9,8 @@ mod boot;
 mod config;
 mod container;
 mod details;
-#[allow(dead_code, unused_imports)] // until storages and containers use all of it
+
+#[allow(dead_code, unused_imports)] // until storages, the network and CDI use the rest of it
 mod devices;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

@@ -5,9 +5,13 @@
 //! [`Devices::run`] owns the socket of those events; they wake who waits, and bring plugged memory into use.
 
 mod address;
-mod pci;
+mod addresses;
+mod ap;
+pub(crate) mod pci;
+mod resolve;
 mod tree;
-mod uevent;
+pub(crate) mod uevent;
+mod vfio;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,7 +21,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 pub(crate) use address::{Address, BadAddress};
+pub(crate) use addresses::GuestAddresses;
 pub(crate) use pci::{BadPci, PciPath};
+pub(crate) use resolve::expose;
 use tree::{Ambiguous, Node, Tree};
 #[cfg(any(test, fuzzing))]
 pub(crate) use uevent::parse as parse_uevent;
@@ -25,10 +31,14 @@ pub(crate) use uevent::parse as parse_uevent;
 /// A device cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    #[error("devices[{at}]: {field}: {reason}")]
+    Refused { at: usize, field: &'static str, reason: String },
     #[error("{device}: it did not come within {} s", .limit.as_secs_f32())]
     Late { device: String, limit: Duration },
     #[error("{device}: {source}")]
     Ambiguous { device: String, source: Ambiguous },
+    #[error("{device}: {step}: {source}")]
+    Failed { device: String, step: &'static str, source: std::io::Error },
 }
 
 /// Every device of the guest.

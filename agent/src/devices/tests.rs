@@ -8,16 +8,16 @@ use std::time::Duration;
 use super::*;
 
 /// A `/sys` and a `/dev`.
-struct Machine {
+pub(super) struct Machine {
     root: tempfile::TempDir,
-    devices: Arc<Devices>,
+    pub(super) devices: Arc<Devices>,
 }
 
 /// `/dev/null` stands in for a disk's node.
 const NULL: (&str, &str) = ("1", "3");
 
 impl Machine {
-    fn new(limit: Duration) -> Self {
+    pub(super) fn new(limit: Duration) -> Self {
         let root = tempfile::tempdir().unwrap();
         for dir in ["sys/devices/pci0000:00", "dev"] {
             std::fs::create_dir_all(root.path().join(dir)).unwrap();
@@ -26,12 +26,12 @@ impl Machine {
         Self { root, devices: Arc::new(devices) }
     }
 
-    fn path(&self, path: &str) -> PathBuf {
+    pub(super) fn path(&self, path: &str) -> PathBuf {
         self.root.path().join(path)
     }
 
     /// A device's directory below `/sys`, and its node.
-    fn device(&self, dir: &str, name: &str) {
+    pub(super) fn device(&self, dir: &str, name: &str) {
         self.directory(dir, name, NULL);
         self.node(name);
     }
@@ -44,9 +44,14 @@ impl Machine {
     }
 
     fn node(&self, name: &str) {
+        self.node_like(name, "/dev/null");
+    }
+
+    /// A node with the numbers of one of this machine's.
+    pub(super) fn node_like(&self, name: &str, like: &str) {
         let node = self.path("dev").join(name);
         std::fs::create_dir_all(node.parent().unwrap()).unwrap();
-        let _ = symlink("/dev/null", node);
+        let _ = symlink(like, node);
     }
 
     async fn look(&self, driver: &str, source: &str) -> Result<String, String> {

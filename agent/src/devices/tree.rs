@@ -46,6 +46,10 @@ impl Tree {
         &self.sysfs
     }
 
+    pub(crate) fn dev(&self) -> &Path {
+        &self.dev
+    }
+
     /// The node of the block device at an address, if both are there. Whole disks only: a partition's directory is
     /// below that of its disk, and is not looked at.
     pub(crate) fn block(&self, address: &Address) -> Result<Option<Node>, Ambiguous> {

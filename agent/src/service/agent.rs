@@ -120,6 +120,7 @@ impl agent_ttrpc::AgentService for AgentService {
         let container = container::Request {
             spec: spec::container(spec).map_err(internal)?,
             id: request.container_id,
+            devices: request.devices,
             storages: request.storages,
             shared_pids: request.sandbox_pidns,
         };
