@@ -8,6 +8,7 @@ use nix::sys::statfs::statfs;
 
 use crate::config::Config;
 use crate::devices::Devices;
+use crate::metrics::Metrics;
 use crate::reaper::Reaper;
 use crate::registry::Registry;
 use crate::sandbox::{self, Sandbox};
@@ -22,6 +23,7 @@ pub(crate) struct Guest {
     pub(crate) sandbox: Sandbox,
     pub(crate) containers: Registry,
     pub(crate) reaper: Reaper,
+    pub(crate) metrics: Metrics,
     /// Whether the agent is PID 1, and the VM ends with it.
     pub(crate) is_init: bool,
     /// Whether `/` is the kernel's initramfs, which cannot be pivoted away from.
@@ -36,6 +38,7 @@ impl Guest {
             sandbox: Sandbox::default(),
             containers: Registry::default(),
             reaper: Reaper::default(),
+            metrics: Metrics::default(),
             is_init: std::process::id() == 1,
             root_is_ramfs: root_is_ramfs(),
         }

@@ -20,6 +20,7 @@ mod launch;
 mod log;
 mod modules;
 mod network;
+mod metrics;
 mod process;
 mod reaper;
 mod registry;

@@ -30,7 +30,6 @@ pub(super) const NOT_BUILT: &[&str] = &[
     "ListInterfaces",
     "ListRoutes",
     "AddARPNeighbors",
-    "GetMetrics",
     "MemAgentMemcgSet",
     "MemAgentCompactSet",
     "OnlineCPUMem",
@@ -216,6 +215,10 @@ impl agent_ttrpc::AgentService for AgentService {
         let process = self.process(&request.container_id, &request.exec_id).map_err(lookup)?;
         process.streams.stdin.close(&process.exit).await.map_err(internal)?;
         Ok(Empty::new())
+    }
+
+    async fn get_metrics(&self, _: &TtrpcContext, _: GetMetricsRequest) -> Result<Metrics> {
+        Ok(Metrics { metrics: self.guest.metrics.scrape().await, ..Default::default() })
     }
 
     async fn tty_win_resize(&self, _: &TtrpcContext, request: TtyWinResizeRequest) -> Result<Empty> {

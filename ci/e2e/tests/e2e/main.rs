@@ -16,6 +16,7 @@
 //! | `process` | what a process is: user, groups, capabilities, rlimits, environment |
 //! | `mounts` | what a container sees: mounts, devices, covered paths, sysctls |
 //! | `user_namespace` | containers with user ids of their own |
+//! | `metrics` | the figures of the agent and of the guest |
 //! | `cycles` | many containers one after the other leave nothing behind |
 //! | `cli` | the `husk` binary |
 //! | `bad_input` | what `husk` says and leaves behind when it cannot do what it was asked for |
@@ -29,6 +30,7 @@ mod exec;
 mod exit;
 mod identity;
 mod limits;
+mod metrics;
 mod mounts;
 mod process;
 mod signals;
