@@ -6,9 +6,15 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// The files of `proto/`, by stem, and whether they define a service.
-const FILES: [(&str, bool); 5] =
-    [("agent", true), ("csi", false), ("health", true), ("oci", false), ("types", false)];
+/// The files of `proto/`, without their suffix, and whether they define a service. Modules are named by the last part.
+const FILES: [(&str, bool); 6] = [
+    ("agent", true),
+    ("csi", false),
+    ("health", true),
+    ("husk/agent/v1/husk", true),
+    ("oci", false),
+    ("types", false),
+];
 
 fn main() -> std::io::Result<()> {
     println!("cargo:rerun-if-changed=proto");
@@ -18,7 +24,7 @@ fn main() -> std::io::Result<()> {
     ttrpc_codegen::Codegen::new()
         .out_dir(out)
         .include("proto")
-        .inputs(FILES.map(|(stem, _)| format!("proto/{stem}.proto")))
+        .inputs(FILES.map(|(path, _)| format!("proto/{path}.proto")))
         .rust_protobuf()
         .rust_protobuf_customize(
             ttrpc_codegen::ProtobufCustomize::default().lite_runtime(true).gen_mod_rs(false),
@@ -27,7 +33,8 @@ fn main() -> std::io::Result<()> {
         .run()?;
 
     let mut modules = String::new();
-    for (stem, service) in FILES {
+    for (path, service) in FILES {
+        let stem = path.rsplit('/').next().unwrap_or(path);
         declare(&mut modules, out, stem);
         if service {
             declare(&mut modules, out, &format!("{stem}_ttrpc"));

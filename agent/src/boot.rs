@@ -23,6 +23,7 @@ pub(crate) struct Error {
 pub(crate) fn run() -> Result<(), Error> {
     for (step, action) in STEPS {
         action().map_err(|source| Error { step, source })?;
+        crate::timeline::stamp(step);
     }
     Ok(())
 }

@@ -23,14 +23,17 @@ mod network;
 mod metrics;
 mod process;
 mod reaper;
+mod refresh;
 mod registry;
 mod sandbox;
 mod service;
 mod spec;
 mod stats;
+mod stdio;
 mod storage;
 mod stream;
 mod sys;
+mod timeline;
 mod transport;
 
 use std::error::Error;
@@ -73,11 +76,13 @@ fn print_config(file: Option<PathBuf>) -> Result<(), Box<dyn Error>> {
 
 fn run(config_file: Option<PathBuf>) -> Result<(), Box<dyn Error>> {
     let started = since_boot()?;
+    timeline::stamp("agent started");
     let is_init = std::process::id() == 1;
     if is_init {
         boot::run()?;
     }
     nix::sys::prctl::set_child_subreaper(true)?;
+    timeline::stamp("guest set up");
     let Resolved { mut config, warnings, .. } = Resolved::from(Sources::of_this_process(config_file)?)?;
     if !transport::has_ports() {
         // Records that nobody can fetch are better seen on the console.
@@ -108,7 +113,9 @@ async fn serve(
     let devices = guest.devices.clone();
     tokio::spawn(async move { devices.run().await });
 
+    timeline::stamp("event loop running");
     let served = transport::serve(&guest.config)?;
+    timeline::stamp("transports open");
     if let (Some(ring), Some(mut clients)) = (ring, served.logs) {
         tokio::spawn(async move {
             while let Some(client) = clients.recv().await {
@@ -119,6 +126,7 @@ async fn serve(
         });
     }
     let mut server = service::serve(guest, served.agent).await?;
+    timeline::stamp("serving");
     tracing::info!(
         started_us = started.as_micros() as u64,
         ready_us = since_boot()?.as_micros() as u64,

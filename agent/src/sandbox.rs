@@ -105,6 +105,7 @@ impl Sandbox {
         .await?;
         self.storages.acquire(&storages).await?;
         *self.state() = State::Made { id, pid_namespace: None };
+        crate::timeline::stamp("sandbox created");
         Ok(())
     }
 

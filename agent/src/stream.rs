@@ -8,8 +8,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex as StdMutex};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -41,11 +41,16 @@ impl Channel {
 pub(crate) struct Output {
     channel: Channel,
     ended: AtomicBool,
+    /// What was read and reached nobody.
+    unread: StdMutex<Vec<u8>>,
 }
+
+/// The least that is made room for: a terminal may have output on its way that it does not count yet.
+const LITTLE: usize = 4096;
 
 impl Output {
     pub(crate) fn new(channel: Channel) -> Self {
-        Self { channel, ended: AtomicBool::new(false) }
+        Self { channel, ended: AtomicBool::new(false), unread: StdMutex::default() }
     }
 
     /// The next output, at most `limit` bytes; empty at the end. Waits while the process lives and is silent.
@@ -56,15 +61,19 @@ impl Output {
                 "a read of 0 bytes would look like the end",
             ));
         }
-        // Large buffers come zeroed from the kernel; only what is read is touched.
-        let mut buffer = vec![0; limit];
         loop {
+            if let Some(unread) = self.take_unread(limit) {
+                return Ok(unread);
+            }
             if self.ended.load(Ordering::Relaxed) {
                 return Ok(Vec::new());
             }
             // In this order: output that a process wrote before its exit is in the pipe by the time the exit is known.
             let exited = exit.status().is_some();
             let fd = self.channel.0.get_ref();
+            // Room for what is there: callers ask for far more than most processes write at a time.
+            let size = limit.min(crate::sys::readable_bytes(fd.as_fd()).max(LITTLE));
+            let mut buffer = vec![0; size];
             match nix::unistd::read(fd, &mut buffer) {
                 // EIO: every slave side of the terminal is closed.
                 Ok(0) | Err(Errno::EIO) => self.ended.store(true, Ordering::Relaxed),
@@ -78,6 +87,23 @@ impl Output {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Takes back what was read and could not be delivered. The next read returns it.
+    pub(crate) fn unread(&self, mut data: Vec<u8>) {
+        let mut unread = self.unread.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        data.append(&mut unread);
+        *unread = data;
+    }
+
+    fn take_unread(&self, limit: usize) -> Option<Vec<u8>> {
+        let mut unread = self.unread.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if unread.is_empty() {
+            return None;
+        }
+        let taken = limit.min(unread.len());
+        let rest = unread.split_off(taken);
+        Some(std::mem::replace(&mut unread, rest))
     }
 
     /// Waits until a read is worth another try.
@@ -217,6 +243,20 @@ mod tests {
         assert_eq!(soon(output.read(64, &exit)).await.unwrap(), b"");
         writer.write_all(b"from the child").unwrap();
         assert_eq!(soon(output.read(64, &exit)).await.unwrap(), b"", "the end is final");
+    }
+
+    #[tokio::test]
+    async fn what_reached_nobody_is_read_again_first_and_in_order() {
+        let (output, mut writer) = output();
+        let (reaper, exit) = watched();
+        writer.write_all(b"abcdef").unwrap();
+        let (first, second) = (output.read(2, &exit).await.unwrap(), output.read(2, &exit).await.unwrap());
+        output.unread(second);
+        output.unread(first);
+        end(&reaper);
+        for expected in [&b"abc"[..], b"d", b"ef", b""] {
+            assert_eq!(soon(output.read(3, &exit)).await.unwrap(), expected);
+        }
     }
 
     #[tokio::test]

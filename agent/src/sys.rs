@@ -1,6 +1,9 @@
 //! The agent's only unsafe code: ioctls for which nix has no safe call.
 #![allow(unsafe_code)]
 
+mod identity;
+mod readable;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -9,6 +12,9 @@ use nix::libc;
 use nix::pty::Winsize;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use tokio::io::unix::AsyncFd;
+
+pub(crate) use identity::{add_entropy, set_hardware_address};
+pub(crate) use readable::readable_bytes;
 
 nix::ioctl_write_ptr_bad!(
     /// Sets a terminal's window size (tty_ioctl(4), TIOCSWINSZ).

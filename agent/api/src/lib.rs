@@ -4,6 +4,7 @@
 //!
 //! - the protocol: messages, clients and service traits generated from `proto/`, wire compatible with the agent of
 //!   Kata Containers 4.1 ([`agent`], [`agent_ttrpc`], [`health`], [`health_ttrpc`], [`oci`], [`csi`], [`types`]);
+//! - our own service beside it, `husk.agent.v1` ([`husk`], [`husk_ttrpc`], [`stdio`]);
 //! - the [`ports`] the guest answers on and the handshake that asks for one ([`connect`]);
 //! - the keys the guest reads from its kernel command line ([`cmdline`]);
 //! - the guest [`paths`] and mount tags that appear in requests.
@@ -12,13 +13,14 @@ mod generated {
     #![allow(missing_docs, rust_2018_idioms, unreachable_pub, unsafe_code, clippy::all)]
     include!(concat!(env!("OUT_DIR"), "/modules.rs"));
 }
-pub use generated::{agent, agent_ttrpc, csi, health, health_ttrpc, oci, types};
+pub use generated::{agent, agent_ttrpc, csi, health, health_ttrpc, husk, husk_ttrpc, oci, types};
 pub use protobuf::well_known_types::empty::Empty;
 
 pub mod cmdline;
 pub mod connect;
 pub mod paths;
 pub mod ports;
+pub mod stdio;
 
 /// The version of the protocol, as `Health.Version` answers it in `grpc_version`.
 pub const API_VERSION: &str = "0.0.1";

@@ -139,7 +139,8 @@ fn guest(text: &mut Text, files: &Files) {
 }
 
 fn filesystems(text: &mut Text, usages: &[Usage]) {
-    let families: [(_, _, fn(&Usage) -> [u64; 3]); 2] = [
+    type Figures = fn(&Usage) -> [u64; 3];
+    let families: [(_, _, Figures); 2] = [
         ("kata_guest_filesystem_bytes", "Guest file systems that can be written to, in bytes.", |usage| {
             usage.bytes
         }),

@@ -17,7 +17,7 @@ impl health_ttrpc::Health for Health {
     async fn version(&self, _: &TtrpcContext, _: CheckRequest) -> ttrpc::Result<VersionCheckResponse> {
         Ok(VersionCheckResponse {
             grpc_version: agent_api::API_VERSION.to_string(),
-            agent_version: env!("CARGO_PKG_VERSION").to_string(),
+            agent_version: format!("{}+{}", env!("CARGO_PKG_VERSION"), agent_api::stdio::ANNOUNCEMENT),
             ..Default::default()
         })
     }

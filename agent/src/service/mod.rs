@@ -3,29 +3,31 @@
 mod agent;
 mod guard;
 mod health;
-mod status;
+mod husk;
+pub(crate) mod status;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use agent_api::{agent_ttrpc, health_ttrpc};
+use agent_api::{agent_ttrpc, health_ttrpc, husk_ttrpc};
 use ttrpc::r#async::{Server, Service};
 
 use crate::guest::Guest;
 use crate::transport::{self, Incoming};
 
-/// Serves both services on the connections that come in.
+/// Serves all services on the connections that come in.
 pub(crate) async fn serve(guest: Arc<Guest>, incoming: Incoming) -> ttrpc::Result<Server> {
-    let mut agent = agent_ttrpc::create_agent_service(Arc::new(agent::AgentService::new(guest)));
+    let mut services = agent_ttrpc::create_agent_service(Arc::new(agent::AgentService::new(guest.clone())));
     // What is not built is taken out, so that ttrpc answers UNIMPLEMENTED and the method's name. Left in, the generated
     // default would answer NOT_FOUND, which callers take for a missing container.
-    for service in agent.values_mut() {
+    for service in services.values_mut() {
         service.methods.retain(|method, _| !agent::NOT_BUILT.contains(&method.as_str()));
     }
-    agent.extend(health_ttrpc::create_health(Arc::new(health::Health)));
-    start(agent, incoming).await
+    services.extend(husk_ttrpc::create_agent(Arc::new(husk::HuskService::new(guest))));
+    services.extend(health_ttrpc::create_health(Arc::new(health::Health)));
+    start(services, incoming).await
 }
 
 /// Starts a server in which no handler can do harm to another.

@@ -2,7 +2,7 @@
 
 use ttrpc::{Code, Error};
 
-use crate::container;
+use crate::{container, refresh, stdio};
 
 /// The code of an error where callers tell the cases apart: an unknown container is INVALID_ARGUMENT, an unknown
 /// process NOT_FOUND.
@@ -18,6 +18,22 @@ pub(super) fn lookup(error: container::Error) -> Error {
 /// The code of an error where callers expect INTERNAL whatever happened.
 pub(super) fn internal(error: impl std::fmt::Display) -> Error {
     status(Code::INTERNAL, error)
+}
+
+/// A stream of our own service has broken off.
+pub(crate) fn streaming(error: stdio::Error) -> Error {
+    match error {
+        stdio::Error::Overrun { .. } => invalid_argument(error),
+        _ => internal(error),
+    }
+}
+
+/// A cloned guest was not made another one.
+pub(super) fn refreshing(error: refresh::Error) -> Error {
+    match error {
+        refresh::Error::Invalid { .. } => invalid_argument(error),
+        refresh::Error::Step { .. } => internal(error),
+    }
 }
 
 /// The process has no terminal.
