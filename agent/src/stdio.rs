@@ -68,7 +68,8 @@ pub(crate) async fn output(
             }
         };
         if data.is_empty() {
-            return Ok(());
+            chunks.send(&OutputChunk { end: true, ..Default::default() }).await?;
+            return closed(requests).await;
         }
         credit -= cost(data.len());
         let chunk = OutputChunk { data, ..Default::default() };
@@ -77,6 +78,15 @@ pub(crate) async fn output(
             return Err(error.into());
         }
     }
+}
+
+/// Waits until the client has closed its side, for as long as one may reasonably take.
+async fn closed(mut requests: SSReceiver<OutputRequest>) -> Result<(), Error> {
+    let closed = async {
+        while requests.recv().await?.is_some() {}
+        Ok(())
+    };
+    tokio::time::timeout(PROBE, closed).await.unwrap_or(Ok(()))
 }
 
 /// Writes what the client sends to a process, until the client closes its side, the process ends or the stream breaks.
