@@ -9,6 +9,7 @@ use nix::sys::statfs::statfs;
 use crate::config::Config;
 use crate::devices::Devices;
 use crate::metrics::Metrics;
+use crate::network::Network;
 use crate::reaper::Reaper;
 use crate::registry::Registry;
 use crate::sandbox::{self, Sandbox};
@@ -20,6 +21,7 @@ const FAREWELL: Duration = Duration::from_millis(20);
 pub(crate) struct Guest {
     pub(crate) config: Config,
     pub(crate) devices: Arc<Devices>,
+    pub(crate) network: Network,
     pub(crate) sandbox: Sandbox,
     pub(crate) containers: Registry,
     pub(crate) reaper: Reaper,
@@ -35,6 +37,7 @@ impl Guest {
         Self {
             devices: Arc::new(Devices::new(config.hotplug_timeout)),
             config,
+            network: Network::default(),
             sandbox: Sandbox::default(),
             containers: Registry::default(),
             reaper: Reaper::default(),

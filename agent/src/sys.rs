@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 mod identity;
+pub(crate) mod netlink;
 mod readable;
 
 use std::fs::File;

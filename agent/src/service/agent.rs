@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_api::agent::*;
-use agent_api::{Empty, MAX_READ, agent_ttrpc};
+use agent_api::{Empty, MAX_READ, agent_ttrpc, types};
 use async_trait::async_trait;
 use nix::libc;
 use ttrpc::Result;
 use ttrpc::r#async::TtrpcContext;
 
-use super::status::{internal, invalid_argument, lookup, unavailable};
+use super::status::{self, internal, invalid_argument, lookup, missing, unavailable};
 use crate::container::{self, Container};
 use crate::guest::Guest;
 use crate::network::filter;
@@ -25,11 +25,6 @@ pub(super) const NOT_BUILT: &[&str] = &[
     "RemoveStaleVirtiofsShareMounts",
     "PauseContainer",
     "ResumeContainer",
-    "UpdateInterface",
-    "UpdateRoutes",
-    "ListInterfaces",
-    "ListRoutes",
-    "AddARPNeighbors",
     "MemAgentMemcgSet",
     "MemAgentCompactSet",
     "OnlineCPUMem",
@@ -83,6 +78,39 @@ impl agent_ttrpc::AgentService for AgentService {
         request: GuestDetailsRequest,
     ) -> Result<GuestDetailsResponse> {
         Ok(details::describe(&request, self.guest.is_init))
+    }
+
+    async fn update_interface(
+        &self,
+        _: &TtrpcContext,
+        request: UpdateInterfaceRequest,
+    ) -> Result<types::Interface> {
+        let wanted = request.interface.into_option().ok_or_else(|| missing("interface"))?;
+        let Guest { network, devices, .. } = &*self.guest;
+        network.update_interface(&wanted, devices).await.map_err(status::network)?;
+        Ok(wanted)
+    }
+
+    async fn list_interfaces(&self, _: &TtrpcContext, _: ListInterfacesRequest) -> Result<Interfaces> {
+        let all = self.guest.network.interfaces().await.map_err(status::network)?;
+        Ok(Interfaces { Interfaces: all, ..Default::default() })
+    }
+
+    async fn update_routes(&self, _: &TtrpcContext, request: UpdateRoutesRequest) -> Result<Routes> {
+        let wanted = request.routes.as_ref().ok_or_else(|| missing("routes"))?;
+        let all = self.guest.network.update_routes(&wanted.Routes).await.map_err(status::network)?;
+        Ok(Routes { Routes: all, ..Default::default() })
+    }
+
+    async fn list_routes(&self, _: &TtrpcContext, _: ListRoutesRequest) -> Result<Routes> {
+        let all = self.guest.network.routes().await.map_err(status::network)?;
+        Ok(Routes { Routes: all, ..Default::default() })
+    }
+
+    async fn add_arp_neighbors(&self, _: &TtrpcContext, request: AddARPNeighborsRequest) -> Result<Empty> {
+        let wanted = request.neighbors.as_ref().ok_or_else(|| missing("neighbors"))?;
+        self.guest.network.add_neighbours(&wanted.ARPNeighbors).await.map_err(status::network)?;
+        Ok(Empty::new())
     }
 
     async fn get_ip_tables(

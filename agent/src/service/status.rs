@@ -2,7 +2,7 @@
 
 use ttrpc::{Code, Error};
 
-use crate::{container, refresh, stdio};
+use crate::{container, network, refresh, stdio};
 
 /// The code of an error where callers tell the cases apart: an unknown container is INVALID_ARGUMENT, an unknown
 /// process NOT_FOUND.
@@ -13,6 +13,19 @@ pub(super) fn lookup(error: container::Error) -> Error {
         _ => Code::INTERNAL,
     };
     status(code, error)
+}
+
+/// The code of an error of the network: a field that cannot be is INVALID_ARGUMENT.
+pub(super) fn network(error: network::Error) -> Error {
+    match error {
+        network::Error::Field(_) => status(Code::INVALID_ARGUMENT, error),
+        _ => internal(error),
+    }
+}
+
+/// A field that there has to be.
+pub(super) fn missing(field: &str) -> Error {
+    invalid_argument(format!("{field}: it is missing"))
 }
 
 /// The code of an error where callers expect INTERNAL whatever happened.
