@@ -2,7 +2,7 @@
 
 use ttrpc::{Code, Error};
 
-use crate::{container, network, refresh, stdio};
+use crate::{container, diagnostics, network, refresh, stdio};
 
 /// The code of an error where callers tell the cases apart: an unknown container is INVALID_ARGUMENT, an unknown
 /// process NOT_FOUND.
@@ -37,6 +37,14 @@ pub(super) fn internal(error: impl std::fmt::Display) -> Error {
 pub(crate) fn streaming(error: stdio::Error) -> Error {
     match error {
         stdio::Error::Overrun { .. } => invalid_argument(error),
+        _ => internal(error),
+    }
+}
+
+/// A kind of data that there is not is the caller's mistake.
+pub(super) fn diagnostic(error: diagnostics::Error) -> Error {
+    match error {
+        diagnostics::Error::LogType(_) => invalid_argument(error),
         _ => internal(error),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agent_api::agent::{AddSwapPathRequest, ResizeVolumeRequest, SetPolicyRequest};
+use agent_api::agent::{AddSwapPathRequest, SetPolicyRequest};
 use agent_api::ports;
 use e2e::{Guest, test};
 use ttrpc::r#async::Client;
@@ -16,7 +16,6 @@ fn a_method_that_is_not_built_says_so_by_name() {
         let service = agent.service();
         let answers = [
             ("SetPolicy", status(service.set_policy(ctx.clone(), &SetPolicyRequest::new()).await)),
-            ("ResizeVolume", status(service.resize_volume(ctx.clone(), &ResizeVolumeRequest::new()).await)),
             ("AddSwapPath", status(service.add_swap_path(ctx, &AddSwapPathRequest::new()).await)),
         ];
         for (method, (code, message)) in answers {
