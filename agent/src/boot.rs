@@ -34,6 +34,7 @@ const STEPS: &[Step] = &[
     ("reset umask", reset_umask),
     ("mount kernel file systems", mount_kernel_file_systems),
     ("link devices", link_devices),
+    ("link /var/run", link_var_run),
     ("protect the agent's binary", protect_binary),
     ("set hostname", set_hostname),
     ("bring loopback up", sys::loopback_up),
@@ -107,6 +108,17 @@ fn link_devices() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The same directory under its old name, which is the one that contracts spell: `/var/run/cdi`, `/var/run/sandbox-ns`.
+/// An image that cannot be written to has its own.
+fn link_var_run() -> io::Result<()> {
+    fs::create_dir_all("/var").and_then(|()| symlink("/run", "/var/run")).or_else(|error| {
+        match error.kind() {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::ReadOnlyFilesystem => Ok(()),
+            _ => Err(error),
+        }
+    })
 }
 
 /// Where the jail is started from: a read-only view of our own binary.

@@ -6,16 +6,12 @@
 
 mod arguments;
 mod boot;
+mod cdi;
 mod config;
 mod container;
-mod copy_file;
 mod details;
-
-#[allow(dead_code, unused_imports)] // until storages, the network and CDI use the rest of it
+#[allow(dead_code, unused_imports)] // until storages and the network use the rest of it
 mod devices;
-mod diagnostics;
-mod dm;
-mod dns;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod guest;
@@ -24,7 +20,6 @@ mod launch;
 mod log;
 mod metrics;
 mod modules;
-mod mountinfo;
 mod network;
 mod process;
 mod reaper;
@@ -33,7 +28,6 @@ mod registry;
 mod sandbox;
 mod service;
 mod spec;
-mod stale_mounts;
 mod stats;
 mod stdio;
 mod storage;
@@ -41,7 +35,6 @@ mod stream;
 mod sys;
 mod timeline;
 mod transport;
-mod volume;
 
 use std::error::Error;
 use std::path::PathBuf;

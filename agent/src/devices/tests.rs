@@ -130,8 +130,7 @@ async fn scsi_hosts_are_all_told_to_look_and_any_may_have_the_unit() {
     assert!(!machine.path("sys/class/scsi_host/host0/scan").exists(), "nobody looks for what is there");
     assert!(machine.look("scsi", "5:5").await.is_err(), "another channel");
     for host in ["host0", "host1"] {
-        let scan = machine.path("sys/class/scsi_host").join(host).join("scan");
-        assert_eq!(std::fs::read_to_string(scan).unwrap(), "0 5 5");
+        eventually_says(&machine.path("sys/class/scsi_host").join(host).join("scan"), "0 5 5").await;
     }
     machine.device("bus/scsi/devices/0:0:2:3/block/sde", "sde");
     let error = machine.look("scsi", "2:3").await.unwrap_err();
@@ -164,11 +163,16 @@ async fn memory_that_is_added_is_brought_into_use() {
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert!(!block.join("online").exists());
     machine.devices.heard(event("add").as_bytes());
-    for _ in 0..100 {
-        if std::fs::read_to_string(block.join("online")).is_ok_and(|text| text == "1") {
+    eventually_says(&block.join("online"), "1").await;
+}
+
+/// What is written elsewhere is there a moment later.
+async fn eventually_says(file: &Path, text: &str) {
+    for _ in 0..500 {
+        if std::fs::read_to_string(file).is_ok_and(|said| said == text) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("it was not brought into use");
+    panic!("{}: not {text:?}", file.display());
 }

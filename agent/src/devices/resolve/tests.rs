@@ -8,7 +8,8 @@ use jail::oci::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType as Type};
 use super::*;
 use crate::devices::tests::Machine;
 
-const NOW: Duration = Duration::ZERO;
+/// Long enough for what is there, however busy this machine is.
+const SOON: Duration = Duration::from_secs(2);
 
 fn device(type_: &str, id: &str, container_path: &str, options: &[&str]) -> Device {
     Device {
@@ -56,7 +57,7 @@ fn rules(spec: &oci::Spec) -> Vec<String> {
 
 #[tokio::test]
 async fn all_numbers_are_replaced_at_once() {
-    let machine = Machine::new(NOW);
+    let machine = Machine::new(SOON);
     machine.node_like("vda", "/dev/null");
     machine.node_like("vdb", "/dev/zero");
     // On the host the numbers are those that the other one has in the guest.
@@ -76,7 +77,7 @@ async fn all_numbers_are_replaced_at_once() {
 
 #[tokio::test]
 async fn every_bad_field_is_named_and_nothing_is_changed() {
-    let machine = Machine::new(NOW);
+    let machine = Machine::new(SOON);
     machine.node_like("vda", "/dev/null");
     let good = device("mmioblk", "", "/dev/a", &[]);
     let good = Device { vm_path: "/dev/vda".into(), ..good };
@@ -146,7 +147,7 @@ fn env(spec: &oci::Spec) -> Vec<String> {
 
 #[tokio::test]
 async fn a_group_is_given_to_vfio_and_has_its_guest_number() {
-    let machine = Machine::new(NOW);
+    let machine = Machine::new(SOON);
     function(&machine, "02.0", "7", "7", "/dev/null");
     function(&machine, "02.1", "7", "7", "/dev/null");
     let bound = machine.path("sys/devices/pci0000:00/0000:00:02.0");
@@ -172,7 +173,7 @@ async fn a_group_is_given_to_vfio_and_has_its_guest_number() {
 
 #[tokio::test]
 async fn groups_without_an_iommu_have_a_name_of_their_own_and_groups_do_not_mix() {
-    let machine = Machine::new(NOW);
+    let machine = Machine::new(SOON);
     function(&machine, "02.0", "0", "noiommu-0", "/dev/null");
     function(&machine, "03.0", "1", "noiommu-1", "/dev/zero");
     let entries_of = |options: &[&str]| {
@@ -190,7 +191,7 @@ async fn groups_without_an_iommu_have_a_name_of_their_own_and_groups_do_not_mix(
 
 #[tokio::test]
 async fn the_guests_own_drivers_get_addresses_and_infiniband_its_nodes() {
-    let machine = Machine::new(NOW);
+    let machine = Machine::new(SOON);
     let card = machine.path("sys/devices/pci0000:00/0000:00:05.0");
     std::fs::create_dir_all(card.join("infiniband/mlx5_0")).unwrap();
     let other = machine.path("sys/devices/pci0000:00/0000:00:06.0");
@@ -221,7 +222,7 @@ async fn the_guests_own_drivers_get_addresses_and_infiniband_its_nodes() {
 
 #[tokio::test]
 async fn crypto_queues_are_waited_for_and_share_a_node() {
-    let machine = Machine::new(NOW);
+    let machine = Machine::new(SOON);
     std::fs::create_dir_all(machine.path("sys/devices/ap/card0a/0a.003f")).unwrap();
     machine.node_like("z90crypt", "/dev/null");
     for (kind, queue, there) in [("vfio-ap", "a.3f", true), ("vfio-ap-cold", "0a.0040", false)] {
