@@ -18,10 +18,11 @@ use std::time::Duration;
 use jail::cgroup::{Cgroup, CgroupError, Stats};
 use jail::{Context, PidNamespace, Plan, PlanError, oci};
 use nix::libc;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::cdi;
 use crate::devices::{self, GuestAddresses};
+use crate::diagnostics::TerminationLog;
 use crate::guest::Guest;
 use crate::launch::{self, Start};
 use crate::process::{INIT, IdInUse, Process, Table};
@@ -64,6 +65,8 @@ pub(crate) enum Error {
     Signal { container: String, signal: i32, source: nix::Error },
     #[error("container {0:?}: not removed in time (ETIME: Timer expired)")]
     Deadline(String),
+    #[error("container {0:?}: it was removed while it was created")]
+    GivenUp(String),
 }
 
 /// What a container is made from.
@@ -82,6 +85,9 @@ pub(crate) struct Container {
     cgroup: PathBuf,
     processes: Arc<Table>,
     commands: mpsc::Sender<Command>,
+    /// Somebody wants it gone, while it may still wait for a storage that never comes.
+    unwanted: Notify,
+    pub(crate) termination_log: TerminationLog,
 }
 
 type Reply = oneshot::Sender<Result<(), Error>>;
@@ -102,8 +108,14 @@ pub(crate) async fn create(request: Request, guest: &Arc<Guest>) -> Result<(), E
     let cgroup = jail::cgroup::path_of(&cgroups_path.to_string_lossy(), &request.id)?;
 
     let (commands, inbox) = mpsc::channel(16);
-    let container =
-        Arc::new(Container { id: request.id.clone(), cgroup, processes: Arc::default(), commands });
+    let container = Arc::new(Container {
+        id: request.id.clone(),
+        cgroup,
+        processes: Arc::default(),
+        commands,
+        unwanted: Notify::new(),
+        termination_log: TerminationLog::of(&request.spec),
+    });
     // The duplicate is noticed before anything is made, so that undoing this request cannot touch the other's.
     if !guest.containers.add(container.clone()) {
         return Err(Error::Exists(request.id));
@@ -133,6 +145,12 @@ async fn live(
             tracing::warn!(container = %id, %error, "not created");
             guest.containers.remove(&id);
             let _ = created.send(Err(error));
+            inbox.close();
+            while let Ok(command) = inbox.try_recv() {
+                if let Command::Remove(reply) = command {
+                    let _ = reply.send(Ok(()));
+                }
+            }
         }
     }
 }
@@ -175,7 +193,10 @@ impl Life {
             mqueue: Some(shared.mqueue),
         };
         let plan = jail::plan::container(&request.spec, &context)?;
-        let storages = guest.sandbox.storages.acquire(&request.storages).await?;
+        let storages = tokio::select! {
+            storages = guest.sandbox.storages.acquire(&guest, &request.id, &request.storages) => storages?,
+            () = container.unwanted.notified() => return Err(Error::GivenUp(request.id)),
+        };
         match Self::launch(&request, &guest, &container, &plan).await {
             Ok((cgroup, init, start)) => {
                 Ok(Self { guest, container, plan, init, start: Some(start), cgroup, storages, addresses })
@@ -327,6 +348,7 @@ impl Container {
 
     /// Removes the container, whatever it is doing. The removal goes on past the deadline.
     pub(crate) async fn remove(&self, deadline: Option<Duration>) -> Result<(), Error> {
+        self.unwanted.notify_one();
         let removed = self.ask(Command::Remove);
         match deadline {
             None => removed.await,

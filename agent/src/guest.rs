@@ -7,11 +7,14 @@ use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::statfs::statfs;
 
 use crate::config::Config;
+use crate::copy_file::Uploads;
 use crate::devices::Devices;
 use crate::metrics::Metrics;
+use crate::network::Network;
 use crate::reaper::Reaper;
 use crate::registry::Registry;
 use crate::sandbox::{self, Sandbox};
+use crate::stale_mounts::StaleMounts;
 
 /// How long the reply that announces the end gets to reach the host.
 const FAREWELL: Duration = Duration::from_millis(20);
@@ -20,8 +23,11 @@ const FAREWELL: Duration = Duration::from_millis(20);
 pub(crate) struct Guest {
     pub(crate) config: Config,
     pub(crate) devices: Arc<Devices>,
+    pub(crate) network: Network,
     pub(crate) sandbox: Sandbox,
     pub(crate) containers: Registry,
+    pub(crate) uploads: Uploads,
+    pub(crate) stale_mounts: StaleMounts,
     pub(crate) reaper: Reaper,
     pub(crate) metrics: Metrics,
     /// Whether the agent is PID 1, and the VM ends with it.
@@ -35,8 +41,11 @@ impl Guest {
         Self {
             devices: Arc::new(Devices::new(config.hotplug_timeout)),
             config,
+            network: Network::default(),
             sandbox: Sandbox::default(),
             containers: Registry::default(),
+            uploads: Uploads::default(),
+            stale_mounts: StaleMounts::default(),
             reaper: Reaper::default(),
             metrics: Metrics::default(),
             is_init: std::process::id() == 1,

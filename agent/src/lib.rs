@@ -9,9 +9,13 @@ mod boot;
 mod cdi;
 mod config;
 mod container;
+mod copy_file;
 mod details;
 #[allow(dead_code, unused_imports)] // until storages and the network use the rest of it
 mod devices;
+mod diagnostics;
+mod dm;
+mod dns;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod guest;
@@ -20,6 +24,7 @@ mod launch;
 mod log;
 mod metrics;
 mod modules;
+mod mountinfo;
 mod network;
 mod process;
 mod reaper;
@@ -28,6 +33,7 @@ mod registry;
 mod sandbox;
 mod service;
 mod spec;
+mod stale_mounts;
 mod stats;
 mod stdio;
 mod storage;
@@ -35,6 +41,7 @@ mod stream;
 mod sys;
 mod timeline;
 mod transport;
+mod volume;
 
 use std::error::Error;
 use std::path::PathBuf;

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use agent_api::agent::CreateSandboxRequest;
 use agent_api::paths;
@@ -14,9 +14,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::sethostname;
 
-use crate::modules;
-use crate::reaper::Reaper;
+use crate::guest::Guest;
 use crate::storage::{self, Storages};
+use crate::{dns, modules, mountinfo};
 
 /// The longest host name Linux takes, in bytes (uname(2)).
 const MAX_HOSTNAME: usize = 64;
@@ -81,7 +81,7 @@ impl Sandbox {
         &self,
         request: CreateSandboxRequest,
         has_containers: bool,
-        reaper: &Reaper,
+        guest: &Arc<Guest>,
     ) -> Result<(), Error> {
         if request.hostname.len() > MAX_HOSTNAME {
             return Err(Error::Hostname(request.hostname));
@@ -91,19 +91,19 @@ impl Sandbox {
             State::Made { .. } if has_containers => return Err(Error::InUse),
             _ => {}
         }
-        modules::load(reaper, &request.kernel_modules).await?;
+        modules::load(&guest.reaper, &request.kernel_modules).await?;
         self.storages.clear().await;
+        guest.uploads.clear();
         let (storages, id) = blocking(move || {
             reset_run_directory()
                 .map_err(|source| Error::Step { step: "reset the run directory", source })?;
             make_namespaces(request.hostname)
                 .map_err(|source| Error::Step { step: "make the shared namespaces", source })?;
-            write_resolv_conf(&request.dns)
-                .map_err(|source| Error::Step { step: "write resolv.conf", source })?;
+            dns::write(&request.dns).map_err(|source| Error::Step { step: "write resolv.conf", source })?;
             Ok((request.storages, request.sandbox_id))
         })
         .await?;
-        self.storages.acquire(&storages).await?;
+        self.storages.acquire(guest, "sandbox", &storages).await?;
         *self.state() = State::Made { id, pid_namespace: None };
         crate::timeline::stamp("sandbox created");
         Ok(())
@@ -160,11 +160,9 @@ async fn blocking<T: Send + 'static>(
 /// Empties the run directory. Whatever is still mounted below it is unmounted first: removing the files of a mount
 /// would remove them on the host.
 fn reset_run_directory() -> io::Result<()> {
-    let mut mounted: Vec<_> =
-        mount_points()?.into_iter().filter(|path| path.starts_with(paths::RUN)).collect();
-    mounted.reverse();
-    for mount_point in mounted {
-        umount2(&mount_point, MntFlags::MNT_DETACH)?;
+    let mounted = mountinfo::read()?.into_iter().filter(|mount| mount.point.starts_with(paths::RUN));
+    for mount in mounted.rev() {
+        umount2(&mount.point, MntFlags::MNT_DETACH)?;
     }
     match fs::remove_dir_all(paths::RUN) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -172,13 +170,6 @@ fn reset_run_directory() -> io::Result<()> {
     }
     fs::create_dir_all(paths::SHARE_ROOT)?;
     fs::create_dir_all(paths::SANDBOX)
-}
-
-/// Every mount point of the agent, in the order of mounting (proc_pid_mountinfo(5), field 5). Octal escapes are left
-/// as they are: our own mount points need none.
-fn mount_points() -> io::Result<Vec<PathBuf>> {
-    let mountinfo = fs::read_to_string("/proc/self/mountinfo")?;
-    Ok(mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect())
 }
 
 /// Makes an ipc and a uts namespace that outlive the thread that made them, each bound to a file, and a message queue
@@ -216,20 +207,4 @@ fn replace_mount_point(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) 
         }
     }
     make(path)
-}
-
-/// Peers send the host's resolv.conf line by line. No lines: the guest keeps what it has.
-fn write_resolv_conf(lines: &[String]) -> io::Result<()> {
-    if lines.is_empty() {
-        return Ok(());
-    }
-    let mut text = lines.join("\n");
-    text.push('\n');
-    let file = Path::new(paths::SANDBOX).join("resolv.conf");
-    fs::write(&file, text)?;
-    let target = Path::new("/etc/resolv.conf");
-    if target.exists() {
-        mount(Some(&file), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
-    }
-    Ok(())
 }

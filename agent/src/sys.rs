@@ -1,8 +1,11 @@
 //! The agent's only unsafe code: ioctls for which nix has no safe call.
 #![allow(unsafe_code)]
 
+pub(crate) mod dm;
 mod identity;
+pub(crate) mod netlink;
 mod readable;
+pub(crate) mod resize;
 
 use std::fs::File;
 use std::io;

@@ -1,6 +1,7 @@
 //! Walking inside a container's root from outside, without ever being led out of it.
 //!
 //! Symbolic links and `..` are followed as the container would; the magic links of `/proc` are not followed at all.
+//! The agent reaches what is in a container's root or in a shared directory through here too.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -14,12 +15,21 @@ use crate::sys::{self, resolve};
 type Result<T> = std::result::Result<T, Errno>;
 
 /// Opens what `path` means inside `root`.
-pub(crate) fn open(root: impl AsFd, path: &Path, flags: OFlag) -> Result<OwnedFd> {
+pub fn open(root: impl AsFd, path: &Path, flags: OFlag) -> Result<OwnedFd> {
+    walk(root.as_fd(), path, flags, resolve::IN_ROOT | resolve::NO_MAGICLINKS)
+}
+
+/// Opens `path` below `root` where no symbolic link and no `..` lies on the way, the last name included.
+pub fn open_plain(root: impl AsFd, path: &Path, flags: OFlag) -> Result<OwnedFd> {
+    walk(root.as_fd(), path, flags, resolve::BENEATH | resolve::NO_SYMLINKS | resolve::NO_MAGICLINKS)
+}
+
+fn walk(root: BorrowedFd<'_>, path: &Path, flags: OFlag, how: u64) -> Result<OwnedFd> {
     let path = relative(path);
     // EAGAIN: something was renamed or mounted meanwhile and the kernel could not be sure. Others in the container's
     // namespace can do that for ever; sixteen tries are plenty for an accident.
     for _ in 0..16 {
-        match sys::openat2(root.as_fd(), path, flags.bits(), 0, resolve::IN_ROOT | resolve::NO_MAGICLINKS) {
+        match sys::openat2(root, path, flags.bits(), 0, how) {
             Err(Errno::EAGAIN) => {}
             other => return other,
         }
@@ -121,6 +131,18 @@ mod tests {
             let file = open(&root, Path::new(path), OFlag::O_RDONLY).unwrap();
             assert_eq!(std::io::read_to_string(fs::File::from(file)).unwrap(), "inside", "{path}");
         }
+    }
+
+    #[test]
+    fn a_plain_path_has_no_links_and_no_way_up() {
+        let (scratch, root) = Scratch::new("plain");
+        fs::create_dir(scratch.0.join("etc")).unwrap();
+        symlink("etc", scratch.0.join("link")).unwrap();
+        let flags = OFlag::O_PATH;
+        assert!(open_plain(&root, Path::new("/etc"), flags).is_ok());
+        assert_eq!(open_plain(&root, Path::new("/link"), flags).unwrap_err(), Errno::ELOOP);
+        assert_eq!(open_plain(&root, Path::new("link/x"), flags).unwrap_err(), Errno::ELOOP);
+        assert_eq!(open_plain(&root, Path::new("../etc"), flags).unwrap_err(), Errno::EXDEV);
     }
 
     #[test]

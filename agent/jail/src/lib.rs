@@ -21,7 +21,7 @@ mod control;
 mod copy_up;
 mod covers;
 mod identity;
-mod inside;
+pub mod inside;
 mod mounting;
 mod nodes;
 pub mod plan;

@@ -47,6 +47,8 @@ pub(crate) mod attr {
 /// How far `openat2(2)` may walk.
 pub(crate) mod resolve {
     pub(crate) const NO_MAGICLINKS: u64 = 0x02;
+    pub(crate) const NO_SYMLINKS: u64 = 0x04;
+    pub(crate) const BENEATH: u64 = 0x08;
     pub(crate) const IN_ROOT: u64 = 0x10;
 }
 

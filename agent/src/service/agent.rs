@@ -4,45 +4,35 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_api::agent::*;
-use agent_api::{Empty, MAX_READ, agent_ttrpc};
+use agent_api::csi::VolumeStatsResponse;
+use agent_api::{Empty, MAX_READ, agent_ttrpc, types};
 use async_trait::async_trait;
 use nix::libc;
 use ttrpc::Result;
 use ttrpc::r#async::TtrpcContext;
 
-use super::status::{internal, invalid_argument, lookup, unavailable};
+use super::status::{self, diagnostic, internal, invalid_argument, lookup, missing, unavailable};
 use crate::container::{self, Container};
 use crate::guest::Guest;
 use crate::network::filter;
 use crate::process::Process;
 use crate::stream::Output;
-use crate::{details, spec, stats};
+use crate::{copy_file, details, spec, stats, storage, volume};
 
 /// The methods that answer UNIMPLEMENTED.
 pub(super) const NOT_BUILT: &[&str] = &[
     "UpdateContainer",
-    "UpdateEphemeralMounts",
-    "RemoveStaleVirtiofsShareMounts",
     "PauseContainer",
     "ResumeContainer",
-    "UpdateInterface",
-    "UpdateRoutes",
-    "ListInterfaces",
-    "ListRoutes",
-    "AddARPNeighbors",
     "MemAgentMemcgSet",
     "MemAgentCompactSet",
     "OnlineCPUMem",
     "ReseedRandomDev",
     "MemHotplugByProbe",
     "SetGuestDateTime",
-    "CopyFile",
     "GetOOMEvent",
     "AddSwap",
     "AddSwapPath",
-    "GetVolumeStats",
-    "ResizeVolume",
-    "GetDiagnosticData",
     "SetPolicy",
 ];
 
@@ -68,7 +58,7 @@ impl AgentService {
 impl agent_ttrpc::AgentService for AgentService {
     async fn create_sandbox(&self, _: &TtrpcContext, request: CreateSandboxRequest) -> Result<Empty> {
         let has_containers = !self.guest.containers.all().is_empty();
-        self.guest.sandbox.create(request, has_containers, &self.guest.reaper).await.map_err(internal)?;
+        self.guest.sandbox.create(request, has_containers, &self.guest).await.map_err(internal)?;
         Ok(Empty::new())
     }
 
@@ -83,6 +73,39 @@ impl agent_ttrpc::AgentService for AgentService {
         request: GuestDetailsRequest,
     ) -> Result<GuestDetailsResponse> {
         Ok(details::describe(&request, self.guest.is_init))
+    }
+
+    async fn update_interface(
+        &self,
+        _: &TtrpcContext,
+        request: UpdateInterfaceRequest,
+    ) -> Result<types::Interface> {
+        let wanted = request.interface.into_option().ok_or_else(|| missing("interface"))?;
+        let Guest { network, devices, .. } = &*self.guest;
+        network.update_interface(&wanted, devices).await.map_err(status::network)?;
+        Ok(wanted)
+    }
+
+    async fn list_interfaces(&self, _: &TtrpcContext, _: ListInterfacesRequest) -> Result<Interfaces> {
+        let all = self.guest.network.interfaces().await.map_err(status::network)?;
+        Ok(Interfaces { Interfaces: all, ..Default::default() })
+    }
+
+    async fn update_routes(&self, _: &TtrpcContext, request: UpdateRoutesRequest) -> Result<Routes> {
+        let wanted = request.routes.as_ref().ok_or_else(|| missing("routes"))?;
+        let all = self.guest.network.update_routes(&wanted.Routes).await.map_err(status::network)?;
+        Ok(Routes { Routes: all, ..Default::default() })
+    }
+
+    async fn list_routes(&self, _: &TtrpcContext, _: ListRoutesRequest) -> Result<Routes> {
+        let all = self.guest.network.routes().await.map_err(status::network)?;
+        Ok(Routes { Routes: all, ..Default::default() })
+    }
+
+    async fn add_arp_neighbors(&self, _: &TtrpcContext, request: AddARPNeighborsRequest) -> Result<Empty> {
+        let wanted = request.neighbors.as_ref().ok_or_else(|| missing("neighbors"))?;
+        self.guest.network.add_neighbours(&wanted.ARPNeighbors).await.map_err(status::network)?;
+        Ok(Empty::new())
     }
 
     async fn get_ip_tables(
@@ -231,6 +254,53 @@ impl agent_ttrpc::AgentService for AgentService {
         let (rows, columns) = (cells("row", request.row)?, cells("column", request.column)?);
         terminal.resize(rows, columns).map_err(internal)?;
         Ok(Empty::new())
+    }
+
+    async fn update_ephemeral_mounts(
+        &self,
+        _: &TtrpcContext,
+        request: UpdateEphemeralMountsRequest,
+    ) -> Result<Empty> {
+        storage::update_ephemeral(request.storages).await.map_err(internal)?;
+        Ok(Empty::new())
+    }
+
+    async fn remove_stale_virtiofs_share_mounts(
+        &self,
+        _: &TtrpcContext,
+        _: RemoveStaleVirtiofsShareMountsRequest,
+    ) -> Result<Empty> {
+        self.guest.stale_mounts.look().await;
+        Ok(Empty::new())
+    }
+
+    async fn copy_file(&self, _: &TtrpcContext, request: CopyFileRequest) -> Result<Empty> {
+        copy_file::copy(&self.guest.uploads, request).await.map_err(internal)?;
+        Ok(Empty::new())
+    }
+
+    async fn get_volume_stats(
+        &self,
+        _: &TtrpcContext,
+        request: VolumeStatsRequest,
+    ) -> Result<VolumeStatsResponse> {
+        volume::stats(request.volume_guest_path).await.map_err(internal)
+    }
+
+    async fn resize_volume(&self, _: &TtrpcContext, request: ResizeVolumeRequest) -> Result<Empty> {
+        let patience = self.guest.config.hotplug_timeout;
+        volume::resize(request.volume_guest_path, request.size, patience).await.map_err(internal)?;
+        Ok(Empty::new())
+    }
+
+    async fn get_diagnostic_data(
+        &self,
+        _: &TtrpcContext,
+        request: GetDiagnosticDataRequest,
+    ) -> Result<GetDiagnosticDataResponse> {
+        let container = self.container(&request.container_id).map_err(lookup)?;
+        let data = container.termination_log.read(&request.log_type).await.map_err(diagnostic)?;
+        Ok(GetDiagnosticDataResponse { data, ..Default::default() })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use ttrpc::{Code, Error};
 
-use crate::{container, refresh, stdio};
+use crate::{container, diagnostics, network, refresh, stdio};
 
 /// The code of an error where callers tell the cases apart: an unknown container is INVALID_ARGUMENT, an unknown
 /// process NOT_FOUND.
@@ -15,6 +15,19 @@ pub(super) fn lookup(error: container::Error) -> Error {
     status(code, error)
 }
 
+/// The code of an error of the network: a field that cannot be is INVALID_ARGUMENT.
+pub(super) fn network(error: network::Error) -> Error {
+    match error {
+        network::Error::Field(_) => status(Code::INVALID_ARGUMENT, error),
+        _ => internal(error),
+    }
+}
+
+/// A field that there has to be.
+pub(super) fn missing(field: &str) -> Error {
+    invalid_argument(format!("{field}: it is missing"))
+}
+
 /// The code of an error where callers expect INTERNAL whatever happened.
 pub(super) fn internal(error: impl std::fmt::Display) -> Error {
     status(Code::INTERNAL, error)
@@ -24,6 +37,14 @@ pub(super) fn internal(error: impl std::fmt::Display) -> Error {
 pub(crate) fn streaming(error: stdio::Error) -> Error {
     match error {
         stdio::Error::Overrun { .. } => invalid_argument(error),
+        _ => internal(error),
+    }
+}
+
+/// A kind of data that there is not is the caller's mistake.
+pub(super) fn diagnostic(error: diagnostics::Error) -> Error {
+    match error {
+        diagnostics::Error::LogType(_) => invalid_argument(error),
         _ => internal(error),
     }
 }
