@@ -6,6 +6,7 @@ mod identity;
 pub(crate) mod netlink;
 mod readable;
 pub(crate) mod resize;
+pub(crate) mod swap;
 
 use std::fs::File;
 use std::io;

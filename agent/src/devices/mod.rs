@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout_at};
 pub(crate) use address::{Address, BadAddress};
 pub(crate) use addresses::GuestAddresses;
 pub(crate) use pci::{BadPci, PciPath};
-pub(crate) use resolve::expose;
+pub(crate) use resolve::{TYPES, expose};
 use tree::{Ambiguous, Node, Tree};
 #[cfg(any(test, fuzzing))]
 pub(crate) use uevent::parse as parse_uevent;

@@ -120,6 +120,10 @@ fn check(devices: &[Device], spec: &oci::Spec) -> Result<Vec<Wanted>, Error> {
 
 type Field = (&'static str, String);
 
+/// The types of devices there are.
+pub(crate) const TYPES: &[&str] =
+    &["blk", "blk-ccw", "mmioblk", "nvdimm", "scsi", "vfio-ap", "vfio-ap-cold", "vfio-pci", "vfio-pci-gk"];
+
 fn kind(device: &Device) -> Result<Kind, Field> {
     let block = |field, source: &str| {
         if source.is_empty() {

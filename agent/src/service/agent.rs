@@ -1,5 +1,6 @@
 //! `grpc.AgentService`.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::guest::Guest;
 use crate::network::filter;
 use crate::process::Process;
 use crate::stream::Output;
-use crate::{copy_file, details, spec, stats, storage, volume};
+use crate::{clock, copy_file, details, random, resources, spec, stats, storage, volume};
 
 /// The methods that answer UNIMPLEMENTED.
 pub(super) const NOT_BUILT: &[&str] = &[
@@ -26,13 +27,7 @@ pub(super) const NOT_BUILT: &[&str] = &[
     "ResumeContainer",
     "MemAgentMemcgSet",
     "MemAgentCompactSet",
-    "OnlineCPUMem",
-    "ReseedRandomDev",
-    "MemHotplugByProbe",
-    "SetGuestDateTime",
     "GetOOMEvent",
-    "AddSwap",
-    "AddSwapPath",
     "SetPolicy",
 ];
 
@@ -105,6 +100,42 @@ impl agent_ttrpc::AgentService for AgentService {
     async fn add_arp_neighbors(&self, _: &TtrpcContext, request: AddARPNeighborsRequest) -> Result<Empty> {
         let wanted = request.neighbors.as_ref().ok_or_else(|| missing("neighbors"))?;
         self.guest.network.add_neighbours(&wanted.ARPNeighbors).await.map_err(status::network)?;
+        Ok(Empty::new())
+    }
+
+    async fn online_cpu_mem(&self, _: &TtrpcContext, request: OnlineCPUMemRequest) -> Result<Empty> {
+        let system = Path::new(resources::SYSTEM);
+        resources::online(system, request.nb_cpus, request.cpu_only).await.map_err(internal)?;
+        Ok(Empty::new())
+    }
+
+    async fn mem_hotplug_by_probe(
+        &self,
+        _: &TtrpcContext,
+        request: MemHotplugByProbeRequest,
+    ) -> Result<Empty> {
+        let system = Path::new(resources::SYSTEM);
+        resources::probe(system, request.memHotplugProbeAddr).await.map_err(internal)?;
+        Ok(Empty::new())
+    }
+
+    async fn add_swap(&self, _: &TtrpcContext, request: AddSwapRequest) -> Result<Empty> {
+        resources::swap_at(&self.guest.devices, &request.PCIPath).await.map_err(internal)?;
+        Ok(Empty::new())
+    }
+
+    async fn add_swap_path(&self, _: &TtrpcContext, request: AddSwapPathRequest) -> Result<Empty> {
+        resources::swap_on(&request.path).await.map_err(internal)?;
+        Ok(Empty::new())
+    }
+
+    async fn reseed_random_dev(&self, _: &TtrpcContext, request: ReseedRandomDevRequest) -> Result<Empty> {
+        random::reseed(&request.data).map_err(internal)?;
+        Ok(Empty::new())
+    }
+
+    async fn set_guest_date_time(&self, _: &TtrpcContext, request: SetGuestDateTimeRequest) -> Result<Empty> {
+        clock::set(request.Sec, request.Usec).map_err(internal)?;
         Ok(Empty::new())
     }
 

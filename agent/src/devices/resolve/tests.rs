@@ -75,6 +75,14 @@ async fn all_numbers_are_replaced_at_once() {
     }
 }
 
+#[test]
+fn every_type_that_is_told_of_is_known() {
+    for name in super::TYPES {
+        let refused = super::kind(&device(name, "x", "/dev/a", &[])).err();
+        assert!(refused.is_none_or(|(field, _)| field != "type"), "{name}");
+    }
+}
+
 #[tokio::test]
 async fn every_bad_field_is_named_and_nothing_is_changed() {
     let machine = Machine::new(SOON);
