@@ -10,10 +10,13 @@ use std::time::{Duration, Instant};
 use agent_api::csi::{VolumeCondition, VolumeStatsResponse, VolumeUsage, volume_usage::Unit};
 use nix::libc;
 use nix::sys::stat::{major, minor};
-use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, XFS_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, fstatfs};
 use nix::sys::statvfs::fstatvfs;
 
 use crate::sys::resize;
+
+/// Which nix has for glibc only (magic.h).
+const XFS_SUPER_MAGIC: FsType = FsType(0x5846_5342);
 
 /// How long a volume may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
