@@ -21,6 +21,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
 
 use crate::Plan;
+use crate::cgroup::{Cgroup, CgroupError, Seat};
 use crate::control::Control;
 use crate::plan::{IdMap, NamespaceKind};
 use crate::sys;
@@ -67,13 +68,8 @@ pub enum SpawnError {
         source: Errno,
     },
     /// The cgroup is not there.
-    #[error("jail: cgroup {path:?}: {source}")]
-    Cgroup {
-        /// Its directory.
-        path: PathBuf,
-        /// Why.
-        source: Errno,
-    },
+    #[error("jail: {0}")]
+    Cgroup(#[from] CgroupError),
     /// A namespace could not be entered or left again.
     #[error("jail: {action} {kind} namespace {path:?}: {source}")]
     Namespace {
@@ -129,13 +125,17 @@ pub fn spawn(plan: &Plan, io: ChildIo<'_>, exe: &CStr) -> Result<Spawned, SpawnE
         (true, Some(fd)) => Some(duplicate(fd, "container pidfd")?),
         (false, _) => None,
     };
-    let cgroup = plan.cgroup.as_deref().map(|path| open_cgroup(path, plan.is_exec())).transpose()?;
+    let seat = plan.cgroup.as_deref().map(|path| Cgroup::seat(path, plan.is_exec())).transpose()?;
+    let cgroup = match &seat {
+        Some(Seat::Directory(fd)) => Some(fd.as_fd()),
+        _ => None,
+    };
 
     let mut fds = vec![stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), plan_file.as_fd(), report.as_fd()];
     fds.extend(container.as_ref().map(AsFd::as_fd));
     let launch = sys::Launch {
         namespaces: plan.namespaces.create.iter().fold(0, |flags, kind| flags | kind.flag()),
-        cgroup: cgroup.as_ref().map(AsFd::as_fd),
+        cgroup,
         fds: &fds,
         release: release.as_fd(),
         become_root: plan.namespaces.creates(NamespaceKind::User),
@@ -149,7 +149,7 @@ pub fn spawn(plan: &Plan, io: ChildIo<'_>, exe: &CStr) -> Result<Spawned, SpawnE
     };
     let left = visit.leave();
     let (pid, pidfd) = cloned?;
-    let prepared = left.and_then(|()| prepare(plan, pid)).and_then(|()| {
+    let prepared = left.and_then(|()| prepare(plan, pid, seat.as_ref())).and_then(|()| {
         let mut releaser = File::from(releaser);
         releaser.write_all(b"g").map_err(|source| SpawnError::Prepare { what: "release", pid, source })
     });
@@ -231,19 +231,14 @@ fn open_namespace(kind: NamespaceKind, path: &Path) -> Result<OwnedFd, SpawnErro
     })
 }
 
-/// The cgroup's directory. A container whose own init moved itself into a child called `init` (systemd, docker in
-/// docker) cannot take processes beside it: the kernel allows none in a cgroup that hands controllers on.
-fn open_cgroup(path: &Path, exec: bool) -> Result<OwnedFd, SpawnError> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    if exec && let Ok(fd) = open(&path.join("init"), flags, Mode::empty()) {
-        return Ok(fd);
-    }
-    open(path, flags, Mode::empty()).map_err(|source| SpawnError::Cgroup { path: path.to_owned(), source })
-}
-
 /// What only the agent may do to the new process, before it runs.
-fn prepare(plan: &Plan, pid: i32) -> Result<(), SpawnError> {
+fn prepare(plan: &Plan, pid: i32, seat: Option<&Seat>) -> Result<(), SpawnError> {
     let fail = |what: &'static str| move |source: io::Error| SpawnError::Prepare { what, pid, source };
+    if let Some(Seat::Lists(lists)) = seat {
+        for list in lists {
+            std::fs::write(list, pid.to_string()).map_err(fail("cgroup"))?;
+        }
+    }
     if plan.namespaces.creates(NamespaceKind::User) {
         std::fs::write(format!("/proc/{pid}/uid_map"), id_map(&plan.namespaces.uids))
             .map_err(fail("uid map"))?;
@@ -254,11 +249,9 @@ fn prepare(plan: &Plan, pid: i32) -> Result<(), SpawnError> {
                 .map_err(|errno| fail("resource limits")(errno.into()))?;
         }
     }
-    if let Some(value) = plan.process.oom_score_adj {
-        std::fs::write(format!("/proc/{pid}/oom_score_adj"), value.to_string())
-            .map_err(fail("oom_score_adj"))?;
-    }
-    Ok(())
+    // Always: what the agent has of its own, which keeps it alive, is not for containers.
+    let score = plan.process.oom_score_adj.unwrap_or(0).to_string();
+    std::fs::write(format!("/proc/{pid}/oom_score_adj"), score).map_err(fail("oom_score_adj"))
 }
 
 fn id_map(maps: &[IdMap]) -> String {

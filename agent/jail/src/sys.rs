@@ -4,6 +4,8 @@
 //! they are named here.
 #![allow(unsafe_code)]
 
+pub(crate) mod bpf;
+
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;

@@ -1,45 +1,65 @@
-//! A container's cgroup, version 2: made, limited, measured, frozen, emptied, removed.
+//! A container's cgroup: made, limited, measured, frozen, emptied, removed. Version 2 and version 1.
 //!
-//! Everything is a small file below the cgroup's directory. The cgroups-rs crate was looked at and left: it models
-//! version 1 first, and brings a D-Bus client along for systemd hosts; a guest of ours has neither.
+//! Everything is a small file below the cgroup's directory. What to write is decided by plain functions from OCI
+//! resources to files and values ([`v2`], [`v1`]) and from device rules to a program ([`devices`]); this file performs
+//! it. [`tree`] knows where the directories are.
+//!
+//! Two crates were looked at and left. `cgroups-rs` models version 1 first, gives no way to say "no limit" where 0 is
+//! meant to stay unset, has no device program for version 2, and brings a D-Bus client with its own runtime along.
+//! A systemd driver of our own would be that client again: systemd makes a scope only by `StartTransientUnit` on its
+//! bus, which means the bus's authentication, marshalling and signals for something that never happens where the agent
+//! is PID 1, the guest this is made for. So `slice:prefix:name` becomes `slice/prefix/name` for every parent, which
+//! is what peers do under PID 1 too, and the agent says so in its log where systemd runs.
 
-mod limits;
+mod devices;
+mod freezer;
+mod oom;
+mod settings;
 mod stats;
+mod tree;
+mod v1;
+mod v2;
 
 use std::fs;
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 
 use crate::oci::LinuxResources;
 
-pub use stats::{Cpu, Io, Memory, Pids, Stats};
+pub use devices::DeviceRules;
+pub(crate) use devices::Instruction;
+pub use oom::OomWatch;
+pub use stats::{Cpu, Hugetlb, Io, IoEntry, Memory, Pids, Stats, Usage};
+pub use tree::{AGENT, ROOT, agent_path, path_of, v1_hierarchies};
 
-/// Where the tree is mounted.
-pub const ROOT: &str = "/sys/fs/cgroup";
-
-/// The controllers that are handed down to every cgroup on the way, as far as the kernel has them.
-const CONTROLLERS: [&str; 5] = ["cpuset", "cpu", "io", "memory", "pids"];
+use settings::Setting;
+use tree::Tree;
 
 /// How long between two tries while waiting for the kernel.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// One cgroup, by its directory.
+/// One cgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroup {
     path: PathBuf,
+    tree: Tree,
 }
 
 /// What went wrong with which file.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
-    /// A path that leads out of the tree, or is the tree's root.
+    /// A path that leads out of the tree, or is the tree's root, or the agent's own.
     #[error("cgroup: path {0:?} is not below the cgroup tree")]
     Path(PathBuf),
+    /// No cgroup tree is mounted.
+    #[error("cgroup: nothing is mounted at {ROOT}")]
+    NoTree,
     /// A file could not be read or written.
     #[error("cgroup: {action} {path:?}: {source}")]
     File {
@@ -58,6 +78,16 @@ pub enum CgroupError {
         /// Its value.
         value: String,
     },
+    /// The kernel cannot hold processes off devices.
+    #[error("cgroup: device rules of {path:?}: {step}: {source}")]
+    Devices {
+        /// The cgroup.
+        path: PathBuf,
+        /// `load the program`, `attach the program`.
+        step: &'static str,
+        /// Why.
+        source: Errno,
+    },
     /// The kernel did not do in time what it was asked for.
     #[error("cgroup: {path:?}: not {what} after {after:?}")]
     Deadline {
@@ -70,121 +100,188 @@ pub enum CgroupError {
     },
 }
 
-type Result<T> = std::result::Result<T, CgroupError>;
+impl CgroupError {
+    /// Whether a file, and with it its controller or the cgroup, is not there.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, CgroupError::File { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
 
-/// The directory that the `cgroupsPath` of a spec means: `:` separates like `/`, and nothing means the container's id.
-pub fn path_of(cgroups_path: &str, id: &str) -> Result<PathBuf> {
-    let relative = match cgroups_path {
-        "" => id.to_owned(),
-        path => path.replace(':', "/"),
-    };
-    let relative = Path::new(&relative);
-    let mut path = PathBuf::from(ROOT);
-    for part in relative.components() {
-        match part {
-            Component::Normal(name) => path.push(name),
-            Component::RootDir | Component::CurDir => {}
-            _ => return Err(CgroupError::Path(relative.to_owned())),
+    /// Whether the kernel was built without what device rules need.
+    pub fn is_without_device_rules(&self) -> bool {
+        const ABSENT: [Errno; 3] = [Errno::ENOSYS, Errno::EINVAL, Errno::EPERM];
+        match self {
+            CgroupError::Devices { source, .. } => ABSENT.contains(source),
+            error => error.is_missing(),
         }
     }
-    if path == Path::new(ROOT) { Err(CgroupError::Path(relative.to_owned())) } else { Ok(path) }
+}
+
+type Result<T> = std::result::Result<T, CgroupError>;
+
+/// How a process gets into a cgroup.
+#[derive(Debug)]
+pub(crate) enum Seat {
+    /// By its clone, into this directory.
+    Directory(OwnedFd),
+    /// By its number, written to each of these files.
+    Lists(Vec<PathBuf>),
 }
 
 impl Cgroup {
     /// Makes the cgroup and every one above it that is missing, and hands the controllers down to it.
     pub fn create(path: &Path) -> Result<Cgroup> {
-        let below = below_root(path)?;
-        let mut at = PathBuf::from(ROOT);
-        for part in below.components() {
-            hand_down(&at)?;
-            at.push(part);
-            match fs::create_dir(&at) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(CgroupError::File { action: "create".to_owned(), path: at, source: error });
-                }
-                _ => {}
-            }
-        }
-        Ok(Cgroup { path: at })
+        let tree = Tree::holding(path)?;
+        tree.make(path)?;
+        Ok(Cgroup { path: path.to_owned(), tree })
     }
 
     /// A cgroup that is there already.
     pub fn open(path: &Path) -> Result<Cgroup> {
-        below_root(path)?;
-        let cgroup = Cgroup { path: path.to_owned() };
-        cgroup.read("cgroup.procs")?;
-        Ok(cgroup)
+        let cgroup = Cgroup { path: path.to_owned(), tree: Tree::holding(path)? };
+        match cgroup.directories().iter().find(|directory| !directory.is_dir()) {
+            None => Ok(cgroup),
+            Some(missing) => Err(CgroupError::File {
+                action: "open".to_owned(),
+                path: missing.clone(),
+                source: io::ErrorKind::NotFound.into(),
+            }),
+        }
     }
 
-    /// Its directory.
+    /// The path it goes by: below [`ROOT`], and with version 2 its directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Sets the limits that are present. 0 means not set, -1 no limit.
+    /// Whether it is of version 2.
+    pub fn is_v2(&self) -> bool {
+        matches!(self.tree, Tree::V2(_))
+    }
+
+    /// Sets the limits that are present, device rules excepted. -1 is no limit, also where there was one.
     pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
-        for setting in limits::settings(resources)? {
-            match self.write(&setting.file, &setting.value) {
-                // A kernel without swap accounting has no swap to limit.
-                Err(CgroupError::File { source, .. })
-                    if setting.optional && source.kind() == io::ErrorKind::NotFound => {}
-                other => other?,
+        self.settings(resources)?.iter().try_for_each(|setting| self.set(setting))
+    }
+
+    /// The same, in a cgroup that is in use: if one cannot be set, those before it are set back.
+    pub fn update(&self, resources: &LinuxResources) -> Result<()> {
+        let mut undo: Vec<(String, String)> = Vec::new();
+        for setting in self.settings(resources)? {
+            // Files with a line for each device are left out: what they say is not what they take.
+            let before = self.read(&setting.file).ok().filter(|text| text.trim_end().lines().count() == 1);
+            if let Err(error) = self.set(&setting) {
+                for (file, value) in undo.iter().rev() {
+                    // The error to tell is the first one.
+                    let _ = self.write(file, value);
+                }
+                return Err(error);
             }
+            undo.extend(before.map(|text| (setting.file, text.trim_end().to_owned())));
+        }
+        Ok(())
+    }
+
+    fn settings(&self, resources: &LinuxResources) -> Result<Vec<Setting>> {
+        let now = |file: &str| self.read(file).ok().map(|text| text.trim().to_owned());
+        match self.tree {
+            Tree::V2(_) => v2::settings(resources, &now),
+            Tree::V1(_) => v1::settings(resources, &now),
+        }
+    }
+
+    fn set(&self, setting: &Setting) -> Result<()> {
+        match self.write(&setting.file, &setting.value) {
+            // A kernel without swap accounting has no swap to limit.
+            Err(error) if setting.optional && error.is_missing() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// What of these resources this version of cgroups has no file for, by the specification's names.
+    pub fn ignored(&self, resources: &LinuxResources) -> Vec<&'static str> {
+        if self.is_v2() { v2::ignored(resources) } else { Vec::new() }
+    }
+
+    /// Holds its processes to these device rules, from one moment to the next if there were others.
+    pub fn set_devices(&self, rules: &DeviceRules) -> Result<()> {
+        devices::set(self, rules)
+    }
+
+    /// Runs `cpuset.cpus` and `cpuset.mems` through once more, as more of them may be there than when they were set.
+    /// With version 1 every cgroup above gets what the root has first, because it learns of no new one by itself.
+    pub fn refresh_cpuset(&self, resources: &LinuxResources) -> Result<()> {
+        let Some(cpu) = resources.cpu() else { return Ok(()) };
+        let wanted = [("cpuset.cpus", cpu.cpus()), ("cpuset.mems", cpu.mems())];
+        for (file, list) in wanted {
+            let Some(list) = list.as_ref().filter(|list| !list.is_empty()) else { continue };
+            if let Tree::V1(_) = self.tree {
+                let path = self.tree.file(&self.path, file)?;
+                let top = self.tree.file(Path::new(ROOT), file)?;
+                let all = fs::read_to_string(&top).unwrap_or_default();
+                let parents: Vec<_> = path.ancestors().skip(2).collect();
+                let below_top = |parent: &&&Path| Some(**parent) != top.parent();
+                for parent in parents.iter().take_while(below_top).collect::<Vec<_>>().into_iter().rev() {
+                    write_file(&parent.join(file), all.trim())?;
+                }
+            }
+            self.write(file, list)?;
         }
         Ok(())
     }
 
     /// What it uses.
     pub fn stats(&self) -> Result<Stats> {
-        stats::read(self)
+        match self.tree {
+            Tree::V2(_) => stats::v2::read(self),
+            Tree::V1(_) => stats::v1::read(self),
+        }
     }
 
     /// The processes in it and in the cgroups below it.
     pub fn procs(&self) -> Result<Vec<i32>> {
         let mut out = Vec::new();
-        for directory in self.tree() {
+        for directory in self.directories().iter().flat_map(|top| walk(top)) {
             // A cgroup below may go at any time: then nobody is in it.
             let Ok(text) = fs::read_to_string(directory.join("cgroup.procs")) else { continue };
             out.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|&pid| pid > 0));
         }
+        out.sort_unstable();
+        out.dedup();
         Ok(out)
     }
 
     /// Whether any process is in it or below it.
     pub fn populated(&self) -> Result<bool> {
-        Ok(stats::field(&self.read("cgroup.events")?, "populated") == Some(1))
+        match self.tree {
+            Tree::V2(_) => Ok(stats::field(&self.read("cgroup.events")?, "populated") == Some(1)),
+            Tree::V1(_) => Ok(!self.procs()?.is_empty()),
+        }
     }
 
     /// How often the kernel killed for lack of memory in it.
     pub fn oom_kills(&self) -> Result<u64> {
-        Ok(stats::field(&self.read("memory.events")?, "oom_kill").unwrap_or(0))
+        let file = if self.is_v2() { "memory.events" } else { "memory.oom_control" };
+        Ok(stats::field(&self.read(file)?, "oom_kill").unwrap_or(0))
     }
 
-    /// Kills every process in it and below it.
+    /// Watches for such kills.
+    pub fn watch_oom(&self) -> Result<OomWatch> {
+        OomWatch::new(self)
+    }
+
+    /// Kills every process in it and below it, frozen or not.
     pub fn kill_all(&self) -> Result<()> {
-        match self.write("cgroup.kill", "1") {
-            Err(CgroupError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-            other => return other,
-        }
-        // Before Linux 5.14: hold them still, so that none forks past us.
-        let frozen = self.freeze(Duration::from_millis(500));
-        for pid in self.procs()? {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
-        self.write("cgroup.freeze", "0")?;
-        frozen
+        freezer::kill_all(self)
     }
 
-    /// Stops every process in it and below it, and waits until they are.
+    /// Stops every process in it and below it, and waits until they are. If that takes too long, they go on.
     pub fn freeze(&self, deadline: Duration) -> Result<()> {
-        self.write("cgroup.freeze", "1")?;
-        self.wait("frozen", deadline, || Ok(stats::field(&self.read("cgroup.events")?, "frozen") == Some(1)))
+        freezer::freeze(self, deadline)
     }
 
     /// Lets them go on.
     pub fn thaw(&self, deadline: Duration) -> Result<()> {
-        self.write("cgroup.freeze", "0")?;
-        self.wait("thawed", deadline, || Ok(stats::field(&self.read("cgroup.events")?, "frozen") != Some(1)))
+        freezer::thaw(self, deadline)
     }
 
     /// Removes it with every cgroup below it. Its processes must be dead or dying; the kernel gets until the deadline to
@@ -193,19 +290,20 @@ impl Cgroup {
         let start = Instant::now();
         loop {
             let mut busy = None;
-            // The deepest first.
-            for directory in self.tree().into_iter().rev() {
-                match fs::remove_dir(&directory) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => busy = Some(directory),
-                    Err(source) => {
-                        return Err(CgroupError::File {
-                            action: "remove".to_owned(),
-                            path: directory,
-                            source,
-                        });
+            for top in self.directories() {
+                // The deepest first.
+                for directory in walk(&top).into_iter().rev() {
+                    match fs::remove_dir(&directory) {
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                        Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => {
+                            busy = Some(directory);
+                        }
+                        Err(source) => {
+                            let action = "remove".to_owned();
+                            return Err(CgroupError::File { action, path: directory, source });
+                        }
+                        Ok(()) => {}
                     }
-                    Ok(()) => {}
                 }
             }
             let Some(path) = busy else { return Ok(()) };
@@ -216,8 +314,49 @@ impl Cgroup {
         }
     }
 
-    pub(crate) fn read(&self, file: &str) -> Result<String> {
-        let path = self.path.join(file);
+    /// Removes it if nothing is in it, neither a process nor a cgroup, and tells whether it is gone.
+    pub fn remove_if_empty(&self) -> bool {
+        self.directories().iter().all(|directory| match fs::remove_dir(directory) {
+            Ok(()) => true,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        })
+    }
+
+    /// Moves a process, with all its threads, into it.
+    pub fn enter(&self, pid: i32) -> Result<()> {
+        self.directories()
+            .iter()
+            .try_for_each(|directory| write_file(&directory.join("cgroup.procs"), &pid.to_string()))
+    }
+
+    /// Writes one of its files.
+    pub fn write(&self, file: &str, value: &str) -> Result<()> {
+        write_file(&self.tree.file(&self.path, file)?, value)
+    }
+
+    /// How a new process gets into it. With version 2 a container whose own init moved itself into a child called
+    /// `init` (systemd, docker in docker) cannot take processes beside it: the kernel allows none in a cgroup that
+    /// hands controllers on. There an exec goes into that child.
+    pub(crate) fn seat(path: &Path, exec: bool) -> Result<Seat> {
+        let cgroup = Cgroup::open(path)?;
+        if !cgroup.is_v2() {
+            let list = |directory: PathBuf| directory.join("cgroup.procs");
+            return Ok(Seat::Lists(cgroup.directories().into_iter().map(list).collect()));
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        if exec && let Ok(fd) = open(&path.join("init"), flags, Mode::empty()) {
+            return Ok(Seat::Directory(fd));
+        }
+        let opened = open(path, flags, Mode::empty()).map_err(|source| CgroupError::File {
+            action: "open".to_owned(),
+            path: path.to_owned(),
+            source: source.into(),
+        });
+        Ok(Seat::Directory(opened?))
+    }
+
+    fn read(&self, file: &str) -> Result<String> {
+        let path = self.tree.file(&self.path, file)?;
         fs::read_to_string(&path).map_err(|source| CgroupError::File {
             action: "read".to_owned(),
             path,
@@ -225,14 +364,8 @@ impl Cgroup {
         })
     }
 
-    fn write(&self, file: &str, value: &str) -> Result<()> {
-        let path = self.path.join(file);
-        // Not fs::write: a missing file must stay missing, not be created.
-        fs::OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()))
-            .map_err(|source| CgroupError::File { action: format!("write {value:?} to"), path, source })
+    fn directories(&self) -> Vec<PathBuf> {
+        self.tree.directories(&self.path)
     }
 
     fn wait(&self, what: &'static str, deadline: Duration, done: impl Fn() -> Result<bool>) -> Result<()> {
@@ -245,71 +378,37 @@ impl Cgroup {
         }
         Ok(())
     }
-
-    /// This cgroup and those below it, parents before children.
-    fn tree(&self) -> Vec<PathBuf> {
-        let mut out = vec![self.path.clone()];
-        let mut at = 0;
-        while at < out.len() {
-            let below = fs::read_dir(&out[at]).into_iter().flatten().flatten();
-            let directories = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-            out.extend(directories.map(|entry| entry.path()).collect::<Vec<_>>());
-            at += 1;
-        }
-        out
-    }
 }
 
-fn below_root(path: &Path) -> Result<&Path> {
-    let below = path.strip_prefix(ROOT).map_err(|_| CgroupError::Path(path.to_owned()))?;
-    let sound = below.components().all(|part| matches!(part, Component::Normal(_)));
-    if sound && below.components().next().is_some() {
-        Ok(below)
-    } else {
-        Err(CgroupError::Path(path.to_owned()))
-    }
-}
-
-/// Enables for the children of `directory` what the kernel offers there.
-fn hand_down(directory: &Path) -> Result<()> {
-    let file = |name: &str| directory.join(name);
-    let read = |name: &str| {
-        fs::read_to_string(file(name)).map_err(|source| CgroupError::File {
-            action: "read".to_owned(),
-            path: file(name),
+fn write_file(path: &Path, value: &str) -> Result<()> {
+    // Not fs::write: a missing file must stay missing, not be created. And one write only: each is a command.
+    fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()))
+        .map_err(|source| CgroupError::File {
+            action: format!("write {value:?} to"),
+            path: path.to_owned(),
             source,
         })
-    };
-    let offered = read("cgroup.controllers")?;
-    let enabled = read("cgroup.subtree_control")?;
-    for controller in CONTROLLERS {
-        let has = |text: &str| text.split_whitespace().any(|word| word == controller);
-        if has(&offered) && !has(&enabled) {
-            let value = format!("+{controller}");
-            fs::write(file("cgroup.subtree_control"), &value).map_err(|source| CgroupError::File {
-                action: format!("write {value:?} to"),
-                path: file("cgroup.subtree_control"),
-                source,
-            })?;
-        }
+}
+
+/// A directory and those below it, parents before children.
+fn walk(top: &Path) -> Vec<PathBuf> {
+    let mut out = vec![top.to_owned()];
+    let mut at = 0;
+    while at < out.len() {
+        let below = fs::read_dir(&out[at]).into_iter().flatten().flatten();
+        let directories = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        out.extend(directories.map(|entry| entry.path()).collect::<Vec<_>>());
+        at += 1;
     }
-    Ok(())
+    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_cgroups_path_stays_below_the_root() {
-        let path = |text| path_of(text, "c1").ok();
-        assert_eq!(path(""), Some("/sys/fs/cgroup/c1".into()));
-        assert_eq!(path("/pod/c2"), Some("/sys/fs/cgroup/pod/c2".into()));
-        assert_eq!(path("system.slice:cri:c3"), Some("/sys/fs/cgroup/system.slice/cri/c3".into()));
-        assert_eq!(path("a/../../etc"), None);
-        assert_eq!(path("/"), None);
-        assert!(path_of("", "..").is_err());
-    }
 
     #[test]
     fn only_directories_below_the_root_are_touched() {

@@ -40,8 +40,10 @@ pub struct Context {
     pub pid: PidNamespace,
     /// Whether the agent's own root is an initramfs, which `pivot_root` refuses to leave without help.
     pub root_is_ramfs: bool,
-    /// The container's cgroup: a directory below `/sys/fs/cgroup`. `None` leaves the process where the agent is.
+    /// The container's cgroup: a path below `/sys/fs/cgroup`. `None` leaves the process where the agent is.
     pub cgroup: Option<PathBuf>,
+    /// With cgroup version 1, the hierarchies that a mount of the cgroup tree shows: [`crate::cgroup::v1_hierarchies`].
+    pub cgroup_v1: Vec<(String, String)>,
     /// A mounted mqueue file system of the sandbox's ipc namespace, for containers with a user namespace of their own,
     /// which may not mount one.
     pub mqueue: Option<PathBuf>,

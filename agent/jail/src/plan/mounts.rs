@@ -56,7 +56,32 @@ pub(super) fn of_spec(
     context: &Context,
 ) -> Result<Vec<Mount>, PlanError> {
     let mounts = spec.mounts().as_deref().unwrap_or_default();
-    mounts.iter().map(|mount| one(mount, namespaces, context)).collect()
+    let planned = mounts.iter().map(|mount| one(mount, namespaces, context));
+    let hierarchies = |mount: Mount| match &mount.source {
+        Source::FileSystem { fstype, .. } if fstype == "cgroup2" && !context.cgroup_v1.is_empty() => {
+            of_cgroup_v1(mount, &context.cgroup_v1)
+        }
+        _ => vec![mount],
+    };
+    Ok(planned.collect::<Result<Vec<_>, _>>()?.into_iter().flat_map(hierarchies).collect())
+}
+
+/// The cgroup tree of version 1: a directory in memory, with a mount for each hierarchy.
+fn of_cgroup_v1(mount: Mount, hierarchies: &[(String, String)]) -> Vec<Mount> {
+    let file_system =
+        |fstype: &str| Source::FileSystem { fstype: fstype.to_owned(), source: fstype.to_owned() };
+    let with_data = |data: &str| MountOptions { data: vec![data.to_owned()], ..mount.options.clone() };
+    let one = |(name, controllers): &(String, String)| Mount {
+        destination: mount.destination.join(name),
+        source: file_system("cgroup"),
+        options: with_data(controllers),
+    };
+    let top = Mount {
+        destination: mount.destination.clone(),
+        source: file_system("tmpfs"),
+        options: with_data("mode=755"),
+    };
+    std::iter::once(top).chain(hierarchies.iter().map(one)).collect()
 }
 
 fn one(mount: &oci::Mount, namespaces: &Namespaces, context: &Context) -> Result<Mount, PlanError> {
@@ -80,7 +105,7 @@ fn one(mount: &oci::Mount, namespaces: &Namespaces, context: &Context) -> Result
         no_nul("mount source", path)?;
         Source::Bind { path: context.bundle.join(path), recursive: options.recursive || typ == "rbind" }
     } else {
-        // A VM of ours has cgroup v2 only; "cgroup" is how specs spell "the cgroup tree".
+        // How specs spell "the cgroup tree", of whichever version.
         let fstype = if typ == "cgroup" { "cgroup2" } else { typ };
         let source = source.map_or_else(|| fstype.to_owned(), |path| path.to_string_lossy().into_owned());
         no_nul("mount type", fstype)?;

@@ -114,7 +114,10 @@ pub(super) fn of_spec(process: &oci::Process, container: Option<&Process>) -> Re
         cwd: inner_path("cwd", cwd)?,
         capabilities,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
-        oom_score_adj: process.oom_score_adj().map(|value| value.clamp(-1000, 1000)),
+        oom_score_adj: process
+            .oom_score_adj()
+            .map(|value| value.clamp(-1000, 1000))
+            .or(container.and_then(|container| container.oom_score_adj)),
         rlimits: process.rlimits().iter().flatten().map(rlimit).collect::<Result<_, _>>()?,
     })
 }

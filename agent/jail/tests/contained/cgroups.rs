@@ -119,8 +119,11 @@ fn stats_move() {
         std::thread::sleep(Duration::from_millis(20));
     };
     assert!(stats.cpu.usage > 1_000_000 && stats.cpu.throttled_periods > 0, "{stats:?}");
-    assert!(stats.memory.usage > 0 && stats.memory.limit == u64::MAX, "{stats:?}");
-    assert!(stats.memory.stat.contains_key("anon") && stats.memory.peak >= stats.memory.usage, "{stats:?}");
+    assert!(stats.memory.all.now > 0 && stats.memory.all.limit == u64::MAX, "{stats:?}");
+    assert!(
+        stats.memory.stat.contains_key("anon") && stats.memory.all.peak >= stats.memory.all.now,
+        "{stats:?}"
+    );
     assert_eq!((stats.pids.current, stats.pids.limit), (1, 9));
     assert!(group.0.populated().unwrap());
     assert_eq!(group.0.procs().unwrap(), [running.pid]);

@@ -1,10 +1,12 @@
 //! Real containers on the machine at hand: the jail crate's own processes, a busybox, and what they see.
 //!
-//! Needs root, and says so and fails without. Leaves nothing: at the end it counts what is left. On a machine with cgroup
-//! version 1 the tests of cgroups are named as not run; a guest runs them all.
+//! Needs root, and says so and fails without. Leaves nothing: at the end it counts what is left. A
+//! machine has cgroups of one version or the other; the tests of those it lacks are named as not run.
 
 mod bench;
 mod cgroups;
+mod cgroups_v1;
+mod devices;
 mod sharing;
 mod tests;
 
@@ -22,13 +24,14 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let wanted = first.filter(|word| !word.starts_with('-'));
-    let known = tests::ALL.iter().chain(sharing::ALL).chain(cgroups::ALL);
+    let known =
+        tests::ALL.iter().chain(sharing::ALL).chain(cgroups::ALL).chain(cgroups_v1::ALL).chain(devices::ALL);
     let all = known.filter(|(name, _)| wanted.as_ref().is_none_or(|part| name.contains(part)));
     let before = Left::count();
     let mut failed = 0;
     for (name, test) in all {
-        if name.starts_with("cgroup_") && !cgroups::available() {
-            println!("test {name} ... not run: {} is not cgroup version 2", jail::cgroup::ROOT);
+        if let Some(missing) = missing(name) {
+            println!("test {name} ... not run: {} holds no {missing}", jail::cgroup::ROOT);
             continue;
         }
         let passed = catch_unwind(AssertUnwindSafe(test)).is_ok();
@@ -42,6 +45,16 @@ fn main() -> ExitCode {
     }
     println!("{failed} failed");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What a test needs that this machine lacks.
+fn missing(test: &str) -> Option<&'static str> {
+    match test.split('_').next() {
+        Some("cgroup") if !cgroups::available() => Some("cgroups of version 2 alone"),
+        Some("cgroup1") if !cgroups_v1::available() => Some("cgroups of version 1"),
+        Some("devices") if !devices::available() => Some("cgroups of version 2"),
+        _ => None,
+    }
 }
 
 /// What a run could leave behind in this process and on this machine.
