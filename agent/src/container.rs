@@ -3,33 +3,47 @@
 //! ```text
 //!             create                start              first process ends
 //! (nothing) ─────────▶ Created ───────────────▶ Running ───────────────▶ Stopped
-//!                         │                        │                        │
-//!                         └────────────────────────┴──── remove ────────────┴──▶ (nothing)
+//!                       │  ▲ │                   │  ▲ │                     │
+//!                 pause ▼  │ │             pause ▼  │ │                     │
+//!                     Paused │ resume          Paused │ resume              │
+//!                            └────────────────────────┴── remove ───────────┴──▶ (nothing)
 //! ```
 //!
-//! The task does one thing after the other: create, start, exec, remove. What only reads or waits (streams, exit
+//! Paused: every process stands still. What needs one of them, start and exec, is refused; kill, update and remove work as
+//! ever. A container whose task panics is removed.
+//!
+//! The task does one thing after the other: create, start, exec, update, pause, resume, remove. What only reads or waits (streams, exit
 //! status, signals, figures) goes past it through the handle, so that a container whose task waits for a mount that
 //! never answers still has its other callers served.
 
+mod bounds;
+mod handle;
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jail::cgroup::{Cgroup, CgroupError, Stats};
+use futures::FutureExt as _;
+use jail::cgroup::CgroupError;
 use jail::{Context, PidNamespace, Plan, PlanError, oci};
-use nix::libc;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::cdi;
 use crate::devices::{self, GuestAddresses};
 use crate::diagnostics::TerminationLog;
 use crate::guest::Guest;
 use crate::launch::{self, Start};
-use crate::process::{INIT, IdInUse, Process, Table};
+use crate::process::{INIT, IdInUse, Process};
 use crate::sandbox;
 use crate::storage;
+use bounds::Bounds;
+use handle::{Command, Reply};
 
-/// How long the processes of a removed container may take to die, and its cgroup to go.
+pub(crate) use handle::Container;
+
+/// How long the exits of a removed container's processes, all of them dead, may take to arrive.
 const REMOVAL: Duration = Duration::from_secs(10);
 
 /// Something a container could not do.
@@ -43,6 +57,8 @@ pub(crate) enum Error {
     Unknown(String),
     #[error("container {container:?}: no such process {process:?}")]
     UnknownProcess { container: String, process: String },
+    #[error("container {container:?}: cgroup {path:?} is that of container {other:?}, or above or below it")]
+    CgroupInUse { container: String, path: PathBuf, other: String },
     #[error("container {container:?}: cannot {action}: it is {state}")]
     State { container: String, action: &'static str, state: &'static str },
     #[error(transparent)]
@@ -67,6 +83,9 @@ pub(crate) enum Error {
     Deadline(String),
     #[error("container {0:?}: it was removed while it was created")]
     GivenUp(String),
+    /// A mistake of the agent's. What the container had made was undone.
+    #[error("container {0:?}: the agent failed; its log says how")]
+    Panicked(String),
 }
 
 /// What a container is made from.
@@ -79,25 +98,6 @@ pub(crate) struct Request {
     pub(crate) shared_pids: bool,
 }
 
-/// A handle on a container.
-pub(crate) struct Container {
-    id: String,
-    cgroup: PathBuf,
-    processes: Arc<Table>,
-    commands: mpsc::Sender<Command>,
-    /// Somebody wants it gone, while it may still wait for a storage that never comes.
-    unwanted: Notify,
-    pub(crate) termination_log: TerminationLog,
-}
-
-type Reply = oneshot::Sender<Result<(), Error>>;
-
-enum Command {
-    Start(Reply),
-    Exec { id: String, process: Box<oci::Process>, reply: Reply },
-    Remove(Reply),
-}
-
 /// Creates a container; returns when its first process is ready to start, or with nothing left of it.
 pub(crate) async fn create(request: Request, guest: &Arc<Guest>) -> Result<(), Error> {
     if !is_valid_id(&request.id) {
@@ -107,16 +107,29 @@ pub(crate) async fn create(request: Request, guest: &Arc<Guest>) -> Result<(), E
     let cgroups_path = linux.and_then(|linux| linux.cgroups_path().clone()).unwrap_or_default();
     let cgroup = jail::cgroup::path_of(&cgroups_path.to_string_lossy(), &request.id)?;
 
-    let (commands, inbox) = mpsc::channel(16);
-    let container = Arc::new(Container {
-        id: request.id.clone(),
-        cgroup,
-        processes: Arc::default(),
-        commands,
-        unwanted: Notify::new(),
-        termination_log: TerminationLog::of(&request.spec),
-    });
-    // The duplicate is noticed before anything is made, so that undoing this request cannot touch the other's.
+    if !guest.is_init && cgroups_path.to_string_lossy().matches(':').count() == 2 && systemd_runs() {
+        tracing::warn!(
+            container = request.id,
+            ?cgroups_path,
+            "made without systemd, which does not know of it"
+        );
+    }
+    // The duplicates are noticed before anything is made, so that undoing this request cannot touch the other's.
+    if guest.containers.get(&request.id).is_some() {
+        return Err(Error::Exists(request.id));
+    }
+    let mut others = guest.containers.all().into_iter();
+    if let Some(other) =
+        others.find(|other| other.cgroup().starts_with(&cgroup) || cgroup.starts_with(other.cgroup()))
+    {
+        return Err(Error::CgroupInUse {
+            container: request.id,
+            path: cgroup,
+            other: other.id().to_string(),
+        });
+    }
+    let (container, inbox) = Container::new(request.id.clone(), cgroup, TerminationLog::of(&request.spec));
+    let container = Arc::new(container);
     if !guest.containers.add(container.clone()) {
         return Err(Error::Exists(request.id));
     }
@@ -133,13 +146,25 @@ async fn live(
     mut inbox: mpsc::Receiver<Command>,
     created: Reply,
 ) {
-    let id = container.id.clone();
-    match Life::create(request, guest.clone(), container).await {
+    let id = container.id().to_string();
+    match caught(&id, Life::create(request, guest.clone(), container)).await {
         Ok(mut life) => {
             tracing::info!(container = %id, "created");
             // The caller may have given up; the container is there all the same.
             let _ = created.send(Ok(()));
-            life.serve(&mut inbox).await;
+            let served = async {
+                life.serve(&mut inbox).await;
+                Ok(())
+            };
+            if caught(&id, served).await.is_err() {
+                // Nobody knows how far it came: it goes, and its callers hear that it is not there.
+                let removed = async {
+                    life.remove().await;
+                    Ok(())
+                };
+                let _ = caught(&id, removed).await;
+                guest.containers.remove(&id);
+            }
         }
         Err(error) => {
             tracing::warn!(container = %id, %error, "not created");
@@ -155,6 +180,25 @@ async fn live(
     }
 }
 
+/// Makes an error of a panic, so that what was begun is undone like after any other.
+async fn caught<T>(id: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    // What the work shares with others is behind locks, none of which minds.
+    match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(result) => result,
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().copied();
+            let reason = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+            tracing::error!(container = id, reason, "the task of a container panicked");
+            Err(Error::Panicked(id.to_string()))
+        }
+    }
+}
+
+fn systemd_runs() -> bool {
+    // sd_booted(3)
+    std::path::Path::new("/run/systemd/system").is_dir()
+}
+
 /// What the task of a container owns.
 struct Life {
     guest: Arc<Guest>,
@@ -163,7 +207,7 @@ struct Life {
     init: Arc<Process>,
     /// Present until the container is started.
     start: Option<Start>,
-    cgroup: Cgroup,
+    bounds: Bounds,
     storages: Vec<PathBuf>,
     /// For the environment of processes to come.
     addresses: GuestAddresses,
@@ -189,17 +233,19 @@ impl Life {
             uts: Some(shared.uts),
             pid,
             root_is_ramfs: guest.root_is_ramfs,
-            cgroup: Some(container.cgroup.clone()),
+            cgroup: Some(container.cgroup().to_owned()),
+            cgroup_v1: jail::cgroup::v1_hierarchies(),
             mqueue: Some(shared.mqueue),
         };
         let plan = jail::plan::container(&request.spec, &context)?;
         let storages = tokio::select! {
             storages = guest.sandbox.storages.acquire(&guest, &request.id, &request.storages) => storages?,
-            () = container.unwanted.notified() => return Err(Error::GivenUp(request.id)),
+            () = container.given_up() => return Err(Error::GivenUp(request.id)),
         };
-        match Self::launch(&request, &guest, &container, &plan).await {
-            Ok((cgroup, init, start)) => {
-                Ok(Self { guest, container, plan, init, start: Some(start), cgroup, storages, addresses })
+        let launched = Self::launch(&request, &guest, &container, &plan);
+        match caught(&request.id, launched).await {
+            Ok((bounds, init, start)) => {
+                Ok(Self { guest, container, plan, init, start: Some(start), bounds, storages, addresses })
             }
             Err(error) => {
                 guest.sandbox.storages.release(storages).await;
@@ -213,13 +259,12 @@ impl Life {
         guest: &Guest,
         container: &Container,
         plan: &Plan,
-    ) -> Result<(Cgroup, Arc<Process>, Start), Error> {
-        let cgroup = Cgroup::create(&container.cgroup)?;
+    ) -> Result<(Bounds, Arc<Process>, Start), Error> {
+        let mut bounds = Bounds::make(&request.id, container.cgroup(), &request.spec, guest)?;
+        if let Some(limits) = request.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
+            container.remember_cpuset(limits);
+        }
         let launched = async {
-            let limits = request.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-            if let Some(limits) = limits {
-                cgroup.apply(limits)?;
-            }
             let reservation = container.processes.reserve(INIT)?;
             let launching = launch::start(plan, None, guest.config.pipe_size, &guest.reaper)?;
             let (process, start) = launching.ready().await?;
@@ -228,10 +273,10 @@ impl Life {
             reservation.fill(process.clone());
             Ok((process, start))
         };
-        match launched.await {
-            Ok((process, start)) => Ok((cgroup, process, start)),
+        match caught(&request.id, launched).await {
+            Ok((process, start)) => Ok((bounds, process, start)),
             Err(error) => {
-                dispose(cgroup).await;
+                bounds.dispose().await;
                 Err(error)
             }
         }
@@ -246,10 +291,13 @@ impl Life {
                     self.addresses.rewrite(process.env_mut().as_deref_mut().unwrap_or_default());
                     self.exec(id, &process, reply);
                 }
+                Command::Update { resources, reply } => drop(reply.send(self.update(*resources).await)),
+                Command::Pause(reply) => drop(reply.send(self.pause().await)),
+                Command::Resume(reply) => drop(reply.send(self.resume().await)),
                 Command::Remove(reply) => {
                     self.remove().await;
                     // Out of the map first: whoever hears of the removal may use the id again at once.
-                    self.guest.containers.remove(&self.container.id);
+                    self.guest.containers.remove(self.container.id());
                     return drop(reply.send(Ok(())));
                 }
             }
@@ -257,22 +305,29 @@ impl Life {
     }
 
     async fn start(&mut self) -> Result<(), Error> {
-        if self.init.exit.status().is_some() {
+        if self.init.exit.status().is_some() || self.container.is_paused() {
             return Err(self.wrong_state("start"));
         }
         let start = self.start.take().ok_or_else(|| self.wrong_state("start"))?;
+        // Before the first instruction, which may be the one that takes too much. The pod's own container is the
+        // runtime's, and its end is told in another way.
+        let id = self.container.id();
+        if self.guest.sandbox.shared().is_ok_and(|shared| shared.id != id) {
+            self.bounds.watch_oom(id, self.init.exit.clone(), &self.guest.oom);
+        }
         start.start().await?;
-        tracing::info!(container = %self.container.id, pid = self.init.pid(), "started");
+        tracing::info!(container = %self.container.id(), pid = self.init.pid(), "started");
         Ok(())
     }
 
     /// Clones the new process here and waits for it elsewhere, so that one that is slow to set up holds up nobody.
     fn exec(&self, id: String, process: &oci::Process, reply: Reply) {
         let begun = (|| {
-            if self.start.is_some() || self.init.exit.status().is_some() {
+            let paused = self.container.is_paused();
+            if paused || self.start.is_some() || self.init.exit.status().is_some() {
                 return Err(self.wrong_state("exec"));
             }
-            if id == INIT || id == self.container.id {
+            if id == INIT || id == self.container.id() {
                 return Err(IdInUse(id.clone()).into());
             }
             let reservation = self.container.processes.reserve(&id)?;
@@ -296,113 +351,50 @@ impl Life {
         }
     }
 
+    async fn update(&mut self, resources: oci::LinuxResources) -> Result<(), Error> {
+        self.bounds.update(resources.clone(), &self.guest).await?;
+        self.container.remember_cpuset(&resources);
+        Ok(())
+    }
+
+    async fn pause(&mut self) -> Result<(), Error> {
+        if self.container.is_paused() || self.init.exit.status().is_some() {
+            return Err(self.wrong_state("pause"));
+        }
+        self.bounds.freeze().await?;
+        self.container.set_paused(true);
+        Ok(())
+    }
+
+    async fn resume(&mut self) -> Result<(), Error> {
+        if !self.container.is_paused() {
+            return Err(self.wrong_state("resume"));
+        }
+        self.bounds.thaw().await?;
+        self.container.set_paused(false);
+        Ok(())
+    }
+
     /// Ends every process and undoes what was made, in reverse order.
     async fn remove(&mut self) {
         self.start = None;
-        dispose(self.cgroup.clone()).await;
+        self.bounds.dispose().await;
         for process in self.container.processes.all() {
             // Those whose cgroup is gone are dead; their exits arrive with the next signal of the kernel's.
             let _ = tokio::time::timeout(REMOVAL, process.exit.wait()).await;
         }
         self.guest.sandbox.storages.release(std::mem::take(&mut self.storages)).await;
-        tracing::info!(container = %self.container.id, "removed");
+        tracing::info!(container = %self.container.id(), "removed");
     }
 
     fn wrong_state(&self, action: &'static str) -> Error {
         let state = match (&self.start, self.init.exit.status()) {
             (_, Some(_)) => "stopped",
+            _ if self.container.is_paused() => "paused",
             (Some(_), None) => "created",
             (None, None) => "running",
         };
-        Error::State { container: self.container.id.clone(), action, state }
-    }
-}
-
-/// Kills everything in a cgroup and removes it.
-async fn dispose(cgroup: Cgroup) {
-    let disposed = tokio::task::spawn_blocking(move || {
-        cgroup.kill_all()?;
-        cgroup.remove(REMOVAL)
-    });
-    match disposed.await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::error!(%error, "a cgroup was left behind"),
-        Err(error) => tracing::error!(%error, "removing a cgroup panicked"),
-    }
-}
-
-impl Container {
-    pub(crate) fn id(&self) -> &str {
-        &self.id
-    }
-
-    /// Starts the first process's program.
-    pub(crate) async fn start(&self) -> Result<(), Error> {
-        self.ask(Command::Start).await
-    }
-
-    /// Starts one more process under an id of its own.
-    pub(crate) async fn exec(&self, id: String, process: oci::Process) -> Result<(), Error> {
-        self.ask(|reply| Command::Exec { id, process: Box::new(process), reply }).await
-    }
-
-    /// Removes the container, whatever it is doing. The removal goes on past the deadline.
-    pub(crate) async fn remove(&self, deadline: Option<Duration>) -> Result<(), Error> {
-        self.unwanted.notify_one();
-        let removed = self.ask(Command::Remove);
-        match deadline {
-            None => removed.await,
-            Some(deadline) => tokio::time::timeout(deadline, removed)
-                .await
-                .unwrap_or_else(|_| Err(Error::Deadline(self.id.clone()))),
-        }
-    }
-
-    /// The process with an id. Both the empty id and the container's own mean its first process.
-    pub(crate) fn process(&self, id: &str) -> Result<Arc<Process>, Error> {
-        self.processes
-            .get(if self.is_init(id) { INIT } else { id })
-            .ok_or_else(|| Error::UnknownProcess { container: self.id.clone(), process: id.to_string() })
-    }
-
-    /// Waits for the end of a process, and forgets it: its streams end, and its id may be used again.
-    pub(crate) async fn wait(&self, id: &str) -> Result<i32, Error> {
-        let process = self.process(id)?;
-        let status = process.exit.wait().await;
-        self.processes.forget(if self.is_init(id) { INIT } else { id }, &process);
-        Ok(status)
-    }
-
-    /// Sends a signal to a process. Without an id SIGKILL means every process of the container, even if the first one
-    /// is gone; other signals go to the first.
-    pub(crate) fn signal(&self, id: &str, signal: i32) -> Result<(), Error> {
-        if id == INIT && signal == libc::SIGKILL {
-            return Ok(Cgroup::open(&self.cgroup)?.kill_all()?);
-        }
-        let process = self.process(id)?;
-        let sent = if self.is_init(id) { process.signal_init(signal) } else { process.signal(signal) };
-        sent.map_err(|source| Error::Signal { container: self.id.clone(), signal, source })
-    }
-
-    /// What the container uses.
-    pub(crate) fn stats(&self) -> Result<Stats, Error> {
-        Ok(Cgroup::open(&self.cgroup)?.stats()?)
-    }
-
-    fn is_init(&self, id: &str) -> bool {
-        id == INIT || id == self.id
-    }
-
-    async fn ask(&self, command: impl FnOnce(Reply) -> Command) -> Result<(), Error> {
-        let (reply, answered) = oneshot::channel();
-        // A task that has ended takes no commands: the container is gone.
-        if self.commands.send(command(reply)).await.is_err() {
-            return Err(Error::Unknown(self.id.clone()));
-        }
-        match answered.await {
-            Ok(result) => result,
-            Err(_) => Err(Error::Unknown(self.id.clone())),
-        }
+        Error::State { container: self.container.id().to_string(), action, state }
     }
 }
 
@@ -421,6 +413,13 @@ fn is_valid_id(id: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_panic_is_an_error_like_any_other() {
+        let work = async { panic!("at the worst moment") };
+        let caught: Result<(), Error> = caught("c1", work).await;
+        assert!(matches!(caught, Err(Error::Panicked(id)) if id == "c1"));
+    }
 
     #[test]
     fn ids_are_what_peers_send_and_nothing_that_leads_elsewhere() {

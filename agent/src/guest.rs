@@ -11,6 +11,8 @@ use crate::copy_file::Uploads;
 use crate::devices::Devices;
 use crate::metrics::Metrics;
 use crate::network::Network;
+use crate::oom;
+use crate::pods::Pods;
 use crate::reaper::Reaper;
 use crate::registry::Registry;
 use crate::sandbox::{self, Sandbox};
@@ -28,6 +30,8 @@ pub(crate) struct Guest {
     pub(crate) containers: Registry,
     pub(crate) uploads: Uploads,
     pub(crate) stale_mounts: StaleMounts,
+    pub(crate) pods: Pods,
+    pub(crate) oom: Arc<oom::Events>,
     pub(crate) reaper: Reaper,
     pub(crate) metrics: Metrics,
     /// Whether the agent is PID 1, and the VM ends with it.
@@ -46,6 +50,8 @@ impl Guest {
             containers: Registry::default(),
             uploads: Uploads::default(),
             stale_mounts: StaleMounts::default(),
+            pods: Pods::default(),
+            oom: Arc::default(),
             reaper: Reaper::default(),
             metrics: Metrics::default(),
             is_init: std::process::id() == 1,
@@ -61,6 +67,8 @@ impl Guest {
             }
         });
         futures::future::join_all(removals).await;
+        self.oom.close();
+        self.pods.remove();
         self.sandbox.destroy().await?;
         let is_init = self.is_init;
         tokio::spawn(async move {

@@ -27,6 +27,8 @@ mod metrics;
 mod modules;
 mod mountinfo;
 mod network;
+mod oom;
+mod pods;
 mod process;
 mod random;
 mod reaper;
@@ -35,6 +37,7 @@ mod registry;
 mod resources;
 mod sandbox;
 mod service;
+mod shelter;
 mod spec;
 mod stale_mounts;
 mod stats;
@@ -103,6 +106,7 @@ fn run(config_file: Option<PathBuf>) -> Result<(), Box<dyn Error>> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    shelter::take(is_init);
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?

@@ -35,6 +35,16 @@ impl Registry {
         self.containers().values().cloned().collect()
     }
 
+    /// Gives every container the processors and memory nodes it asked for, where there are more of them than before.
+    #[allow(dead_code)] // until OnlineCPUMem calls it
+    pub(crate) async fn refresh_cpusets(&self) {
+        for container in self.all() {
+            if let Err(error) = container.refresh_cpuset().await {
+                tracing::warn!(container = container.id(), %error, "its processors stay as they were");
+            }
+        }
+    }
+
     fn containers(&self) -> MutexGuard<'_, HashMap<String, Arc<Container>>> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }

@@ -7,7 +7,7 @@
 //! Field by field rather than through JSON: reading the OCI types with serde would link a regular expression engine
 //! into the agent, half a megabyte that validates a field the wire does not have.
 
-mod resources;
+pub(crate) mod resources;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -43,17 +43,12 @@ pub(crate) fn container(spec: &wire::Spec) -> Result<oci::Spec, Error> {
 pub(crate) fn not_applied(spec: &wire::Spec) -> Vec<&'static str> {
     let process = spec.Process.as_ref();
     let linux = spec.Linux.as_ref();
-    let resources = linux.and_then(|linux| linux.Resources.as_ref());
     let parts = [
         ("hooks", spec.Hooks.is_some()),
         ("process.apparmorProfile", process.is_some_and(|process| !process.ApparmorProfile.is_empty())),
         ("process.selinuxLabel", process.is_some_and(|process| !process.SelinuxLabel.is_empty())),
         ("linux.seccomp", linux.is_some_and(|linux| linux.Seccomp.is_some())),
         ("linux.intelRdt", linux.is_some_and(|linux| linux.IntelRdt.is_some())),
-        ("linux.resources.devices", resources.is_some_and(|resources| !resources.Devices.is_empty())),
-        ("linux.resources.blockIO", resources.is_some_and(|resources| resources.BlockIO.is_some())),
-        ("linux.resources.hugepageLimits", resources.is_some_and(|all| !all.HugepageLimits.is_empty())),
-        ("linux.resources.network", resources.is_some_and(|resources| resources.Network.is_some())),
     ];
     parts.into_iter().filter(|(_, asked)| *asked).map(|(part, _)| part).collect()
 }
@@ -161,7 +156,7 @@ fn linux(linux: &wire::Linux) -> Result<oci::Linux, Error> {
     out.set_uid_mappings(list(&linux.UIDMappings, id_mapping));
     out.set_gid_mappings(list(&linux.GIDMappings, id_mapping));
     out.set_sysctl((!linux.Sysctl.is_empty()).then(|| linux.Sysctl.clone()));
-    out.set_resources(linux.Resources.as_ref().map(resources::of_wire));
+    out.set_resources(linux.Resources.as_ref().map(resources::of_wire).transpose()?);
     out.set_cgroups_path(given(&linux.CgroupsPath).map(PathBuf::from));
     out.set_namespaces(try_list(&linux.Namespaces, namespace)?);
     out.set_devices(try_list(&linux.Devices, device)?);

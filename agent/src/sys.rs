@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::libc;
 use nix::pty::Winsize;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 pub(crate) use identity::{add_entropy, set_hardware_address};
@@ -39,10 +40,16 @@ nix::ioctl_write_ptr_bad!(
     libc::ifreq
 );
 
-/// A descriptor whose readiness the event loop watches: a [`File`], an [`OwnedFd`] or a [`jail::Control`].
+/// A descriptor whose readiness the event loop watches: a [`File`], an [`OwnedFd`], a [`jail::Control`] and so on.
 pub(crate) fn watch<T: Watchable>(fd: T) -> io::Result<AsyncFd<T>> {
     // SAFETY: each Watchable type owns one descriptor, which it neither closes nor replaces before it is dropped.
     unsafe { AsyncFd::register(fd) }.map_err(io::Error::from)
+}
+
+/// The same, for one kind of readiness only.
+pub(crate) fn watch_for<T: Watchable>(fd: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+    // SAFETY: as above.
+    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
 }
 
 /// Types that own one descriptor for as long as they live, and always the same.
@@ -50,6 +57,7 @@ pub(crate) trait Watchable: AsRawFd {}
 impl Watchable for File {}
 impl Watchable for OwnedFd {}
 impl Watchable for jail::Control {}
+impl Watchable for jail::cgroup::OomWatch {}
 
 /// Sets the window size of the terminal behind `master`.
 pub(crate) fn set_window_size(master: BorrowedFd<'_>, rows: u16, columns: u16) -> nix::Result<()> {

@@ -18,16 +18,12 @@ use crate::guest::Guest;
 use crate::network::filter;
 use crate::process::Process;
 use crate::stream::Output;
-use crate::{clock, copy_file, details, random, resources, spec, stats, storage, volume};
+use crate::{clock, copy_file, details, oom, random, resources, spec, stats, storage, volume};
 
 /// The methods that answer UNIMPLEMENTED.
 pub(super) const NOT_BUILT: &[&str] = &[
-    "UpdateContainer",
-    "PauseContainer",
-    "ResumeContainer",
     "MemAgentMemcgSet",
     "MemAgentCompactSet",
-    "GetOOMEvent",
     "SetPolicy",
 ];
 
@@ -200,7 +196,34 @@ impl agent_ttrpc::AgentService for AgentService {
         request: StatsContainerRequest,
     ) -> Result<StatsContainerResponse> {
         let container = self.container(&request.container_id).map_err(lookup)?;
-        Ok(stats::to_wire(container.stats().map_err(lookup)?))
+        Ok(stats::to_wire(container.stats().map_err(lookup)?, stats::interfaces()))
+    }
+
+    async fn update_container(&self, _: &TtrpcContext, request: UpdateContainerRequest) -> Result<Empty> {
+        let container = self.container(&request.container_id).map_err(lookup)?;
+        if let Some(resources) = request.resources.as_ref() {
+            let resources = spec::resources::of_wire(resources).map_err(internal)?;
+            container.update(resources).await.map_err(lookup)?;
+        }
+        Ok(Empty::new())
+    }
+
+    async fn pause_container(&self, _: &TtrpcContext, request: PauseContainerRequest) -> Result<Empty> {
+        let container = self.container(&request.container_id).map_err(lookup)?;
+        container.pause().await.map_err(lookup)?;
+        Ok(Empty::new())
+    }
+
+    async fn resume_container(&self, _: &TtrpcContext, request: ResumeContainerRequest) -> Result<Empty> {
+        let container = self.container(&request.container_id).map_err(lookup)?;
+        container.resume().await.map_err(lookup)?;
+        Ok(Empty::new())
+    }
+
+    async fn get_oom_event(&self, context: &TtrpcContext, _: GetOOMEventRequest) -> Result<OOMEvent> {
+        let caller: oom::Caller = context.connection_data.clone();
+        let container_id = self.guest.oom.next(&caller).await.map_err(internal)?;
+        Ok(OOMEvent { container_id, ..Default::default() })
     }
 
     async fn exec_process(&self, _: &TtrpcContext, request: ExecProcessRequest) -> Result<Empty> {
@@ -220,7 +243,7 @@ impl agent_ttrpc::AgentService for AgentService {
         let container = self
             .container(&request.container_id)
             .map_err(|error| if kill_all { internal(error) } else { lookup(error) })?;
-        container.signal(&request.exec_id, signal).map_err(lookup)?;
+        container.signal(&request.exec_id, signal).await.map_err(lookup)?;
         Ok(Empty::new())
     }
 

@@ -1,0 +1,57 @@
+//! The cgroups above those of containers: the pod's, and what it lies in.
+//!
+//! They are made with the first container and removed with the sandbox. The one right above a container carries the
+//! pod's device rules: the defaults, and whatever one of its containers may use, since the kernel asks every cgroup on
+//! the way up. One that was there before is somebody else's, and stays as it is.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use jail::cgroup::{Cgroup, CgroupError, DeviceRules, ROOT};
+
+/// The cgroups that the agent made above those of containers.
+#[derive(Default)]
+pub(crate) struct Pods(Mutex<BTreeMap<PathBuf, Option<DeviceRules>>>);
+
+impl Pods {
+    /// Makes what is missing above a container's cgroup, and lets its pod use what the container may use.
+    pub(crate) fn admit(&self, container: &Path, rules: &DeviceRules) -> Result<(), CgroupError> {
+        let above = |path: &&Path| path.starts_with(ROOT) && *path != Path::new(ROOT);
+        let mut above: Vec<_> = container.ancestors().skip(1).take_while(above).collect();
+        above.reverse();
+        let mut ours = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for path in &above {
+            if Cgroup::open(path).is_err() {
+                Cgroup::create(path)?;
+                ours.insert(path.to_path_buf(), None);
+            }
+        }
+        let Some(pod) = above.last() else { return Ok(()) };
+        let Some(held) = ours.get_mut(*pod) else { return Ok(()) };
+        let mut wanted = held.clone().unwrap_or_else(DeviceRules::defaults);
+        if !wanted.admit(rules) && held.is_some() {
+            return Ok(());
+        }
+        match Cgroup::open(pod)?.set_devices(&wanted) {
+            // A kernel without device rules: whoever asked for one hears of it where it is set.
+            Err(error) if error.is_without_device_rules() => {}
+            other => other?,
+        }
+        *held = Some(wanted);
+        Ok(())
+    }
+
+    /// Removes those that nobody is in any more, the deepest first.
+    pub(crate) fn remove(&self) {
+        let mut ours = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for (path, _) in std::mem::take(&mut *ours).into_iter().rev() {
+            match Cgroup::open(&path) {
+                Ok(cgroup) if !cgroup.remove_if_empty() => {
+                    tracing::warn!(cgroup = %path.display(), "a pod's cgroup is in use and stays");
+                }
+                _ => {}
+            }
+        }
+    }
+}
