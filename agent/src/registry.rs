@@ -36,7 +36,6 @@ impl Registry {
     }
 
     /// Gives every container the processors and memory nodes it asked for, where there are more of them than before.
-    #[allow(dead_code)] // until OnlineCPUMem calls it
     pub(crate) async fn refresh_cpusets(&self) {
         for container in self.all() {
             if let Err(error) = container.refresh_cpuset().await {

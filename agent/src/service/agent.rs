@@ -21,11 +21,7 @@ use crate::stream::Output;
 use crate::{clock, copy_file, details, oom, random, resources, spec, stats, storage, volume};
 
 /// The methods that answer UNIMPLEMENTED.
-pub(super) const NOT_BUILT: &[&str] = &[
-    "MemAgentMemcgSet",
-    "MemAgentCompactSet",
-    "SetPolicy",
-];
+pub(super) const NOT_BUILT: &[&str] = &["MemAgentMemcgSet", "MemAgentCompactSet", "SetPolicy"];
 
 pub(super) struct AgentService {
     guest: Arc<Guest>,
@@ -102,6 +98,7 @@ impl agent_ttrpc::AgentService for AgentService {
     async fn online_cpu_mem(&self, _: &TtrpcContext, request: OnlineCPUMemRequest) -> Result<Empty> {
         let system = Path::new(resources::SYSTEM);
         resources::online(system, request.nb_cpus, request.cpu_only).await.map_err(internal)?;
+        self.guest.containers.refresh_cpusets().await;
         Ok(Empty::new())
     }
 

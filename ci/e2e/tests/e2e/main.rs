@@ -13,6 +13,11 @@
 //! | `signals` | signals |
 //! | `containers` | lives of containers, and what several of them share |
 //! | `limits` | cgroup limits and figures |
+//! | `update` | limits of a running container |
+//! | `pause` | pausing and resuming |
+//! | `oom` | kills for lack of memory, and who hears of them |
+//! | `stats` | figures |
+//! | `devices_rules` | which devices a container may use |
 //! | `process` | what a process is: user, groups, capabilities, rlimits, environment |
 //! | `mounts` | what a container sees: mounts, devices, covered paths, sysctls |
 //! | `user_namespace` | containers with user ids of their own |
@@ -26,19 +31,32 @@ mod boot;
 mod cli;
 mod containers;
 mod cycles;
+mod devices_rules;
 mod exec;
 mod exit;
 mod identity;
 mod limits;
 mod metrics;
 mod mounts;
+mod oom;
+mod pause;
 mod process;
 mod signals;
+mod stats;
 mod stdio;
 mod terminal;
+mod update;
 mod user_namespace;
 mod vsock;
 mod wire;
+
+/// How a call of the generated client that the agent refused ended.
+fn refusal<T: std::fmt::Debug>(answer: ttrpc::Result<T>) -> (ttrpc::Code, String) {
+    match answer {
+        Err(ttrpc::Error::RpcStatus(status)) => (status.code(), status.message().into()),
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
 
 /// Bytes that look random and are the same each time.
 struct Noise {
