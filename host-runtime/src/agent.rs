@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent_api::agent::{
@@ -12,7 +13,9 @@ use agent_api::agent::{
 use agent_api::agent_ttrpc::AgentServiceClient;
 use agent_api::health::CheckRequest;
 use agent_api::health_ttrpc::HealthClient;
-use agent_api::ports;
+use agent_api::husk_ttrpc;
+use agent_api::{ports, stdio};
+use tokio::sync::OnceCell;
 use ttrpc::r#async::transport::Socket;
 use ttrpc::context::{self, Context};
 
@@ -121,6 +124,9 @@ pub enum Stream {
 pub struct Client {
     agent: AgentServiceClient,
     health: HealthClient,
+    husk: husk_ttrpc::AgentClient,
+    /// Whether the agent serves `husk.agent.v1`, once somebody wanted to know.
+    is_husk: Arc<OnceCell<bool>>,
     fate: Option<Fate>,
 }
 
@@ -134,9 +140,19 @@ impl Client {
     /// Connects through the VM's socket. With a `fate`, every wait ends when the VM does.
     pub async fn connect(socket: &Path, fate: Option<Fate>) -> Result<Client, Error> {
         let stream = transport::connect(socket, ports::AGENT).await.map_err(Error::Connect)?;
-        let client = ttrpc::r#async::Client::new(Socket::new(stream));
-        let agent = AgentServiceClient::new(client.clone());
-        Ok(Client { agent, health: HealthClient::new(client), fate })
+        Ok(Client::over(Socket::new(stream), fate))
+    }
+
+    /// A client on a connection that is there.
+    pub(crate) fn over(connection: Socket, fate: Option<Fate>) -> Client {
+        let client = ttrpc::r#async::Client::new(connection);
+        Client {
+            agent: AgentServiceClient::new(client.clone()),
+            health: HealthClient::new(client.clone()),
+            husk: husk_ttrpc::AgentClient::new(client),
+            is_husk: Arc::default(),
+            fate,
+        }
     }
 
     /// The generated client, for calls that have no method here.
@@ -147,6 +163,25 @@ impl Client {
     /// The generated health client.
     pub fn health(&self) -> &HealthClient {
         &self.health
+    }
+
+    /// The generated client of our own service.
+    pub fn husk(&self) -> &husk_ttrpc::AgentClient {
+        &self.husk
+    }
+
+    /// Whether the agent is one of ours and serves `husk.agent.v1`: its version says so.
+    pub async fn is_husk(&self) -> Result<bool, Error> {
+        let ask = async || {
+            let request = CheckRequest::new();
+            let version = self
+                .call("Version", "agent", Some(QUICK), |ctx| async {
+                    self.health.version(ctx, &request).await
+                })
+                .await?;
+            Ok(stdio::is_announced(&version.agent_version))
+        };
+        self.is_husk.get_or_try_init(ask).await.copied()
     }
 
     /// `Health.Check`.
@@ -295,7 +330,7 @@ impl Client {
     }
 
     /// One call with its deadline, ended by the VM's end.
-    async fn call<T, F>(
+    pub(crate) async fn call<T, F>(
         &self,
         call: &'static str,
         object: &str,

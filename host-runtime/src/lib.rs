@@ -49,6 +49,7 @@ pub mod share;
 pub mod signals;
 pub mod size;
 pub mod state;
+pub mod stdio;
 mod sys;
 mod terminal;
 pub mod transport;

@@ -17,7 +17,7 @@ use crate::agent::{Client, Error, Stream, Target};
 use crate::signals::{Signals, Told};
 use crate::terminal::{self, RawMode};
 
-/// Bytes of stdin per request: large for throughput, well below a frame's limit.
+/// Bytes of stdin per write: large for throughput, well below a frame's limit.
 const WRITE: usize = 512 << 10;
 /// Bytes per read of our own stdin.
 const CHUNK: usize = 64 << 10;
@@ -100,9 +100,10 @@ async fn finished(task: &mut Task<Result<(), Error>>) -> Result<(), Error> {
 /// Guest output to ours, to its end. A reader of ours that went away is told to the workload as a pipe would.
 async fn drain(client: Client, target: Target, stream: Stream) -> Result<(), Error> {
     let (chunks, written) = writer(stream);
+    let mut reader = client.reader(&target, stream).await?;
     let mut open = true;
     loop {
-        let data = client.read(&target, stream).await?;
+        let data = reader.next().await?;
         if data.is_empty() {
             break;
         }
@@ -158,6 +159,7 @@ fn write_all(out: &mut File, mut bytes: &[u8]) -> io::Result<()> {
 /// Our stdin to the guest's, then its end. A process that does not read any more, or has gone, ends it early.
 async fn feed(client: Client, target: Target, attach: Attach) {
     if attach.interactive {
+        let Ok(mut writer) = client.writer(&target).await else { return };
         let mut chunks = reader();
         while let Some(mut data) = chunks.recv().await {
             while data.len() < WRITE - CHUNK
@@ -165,12 +167,12 @@ async fn feed(client: Client, target: Target, attach: Attach) {
             {
                 data.extend_from_slice(&more);
             }
-            let whole = data.len();
-            match client.write(&target, data).await {
-                Ok(written) if written as usize == whole => {}
-                Ok(_) | Err(_) => return,
+            if writer.write(data).await.is_err() {
+                return;
             }
         }
+        let _ = writer.close().await;
+        return;
     } else if attach.terminal {
         // Nobody will type; the terminal stays open all the same.
         return;
