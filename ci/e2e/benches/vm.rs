@@ -10,9 +10,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use e2e::{Boot, Settings};
+use e2e::{Boot, Figure, Settings};
 use husk::vm::{Vm, VmSpec};
-use serde_json::json;
 use tokio::process::Command;
 
 /// How often each figure is taken.
@@ -32,8 +31,9 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let settings = Settings::get();
     runtime.block_on(async {
-        report("cold boot to Health", "ms", cold_boots(&settings).await);
-        report("power-on to PID 1 (icount)", "ms", counted_boots(&settings).await);
+        Figure::new("cold boot to Health", "ms").budget(900.0).report(&cold_boots(&settings).await);
+        let counted = counted_boots(&settings).await;
+        Figure::new("power-on to PID 1 (icount)", "ms").budget(300.0).report(&counted);
     });
     let (mut memory, mut threads) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
@@ -43,12 +43,8 @@ fn main() {
             threads.push(field(idle.text(), "Threads:"));
         });
     }
-    report("agent's memory", "MB", memory);
-    report("agent's threads", "", threads);
-}
-
-fn report(name: &str, unit: &str, runs: Vec<f64>) {
-    println!("{}", json!({ "name": name, "unit": unit, "runs": runs }));
+    Figure::new("agent's memory", "MB").budget(5.0).report(&memory);
+    Figure::new("agent's threads", "").report(&threads);
 }
 
 /// Milliseconds from QEMU's start to an answering agent.

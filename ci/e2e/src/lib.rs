@@ -20,6 +20,7 @@
 mod cli;
 mod container;
 mod disk;
+mod figure;
 mod guest;
 mod machine;
 mod process;
@@ -28,6 +29,7 @@ mod settings;
 pub use cli::{Cli, Ended, Husk, Running};
 pub use container::{Container, ContainerBuilder};
 pub use disk::Disk;
+pub use figure::Figure;
 pub use guest::Guest;
 pub use machine::{Boot, LIMIT, test};
 pub use process::{Output, Process, ProcessBuilder};

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: size, memory and speed of what this repository builds, each with its spread and count of runs.
 //!
-//! What needs a VM is measured by `ci/e2e/benches/vm.rs`, which prints a line of JSON a figure.
+//! What needs a VM is measured by `ci/e2e/benches/`, which prints a line of JSON a figure. A figure that has a budget is
+//! shown beside it.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Stdio};
 
@@ -17,22 +18,28 @@ use crate::{build_image, deps, husk, stage::Stages, workspace};
 struct Row {
     name: String,
     unit: String,
+    /// The most it may be.
+    budget: Option<f64>,
     runs: Vec<f64>,
 }
 
 pub(crate) fn run(to: Option<&Path>, install_deps: bool) -> Result<()> {
     deps::ensure(&[deps::KERNEL, deps::AGENT, deps::VM], install_deps)?;
     let image = build_image::build(Arch::host(), Profile::Guest, &mut Stages::default())?;
-    let once =
-        |name: &str, unit: &str, figure| Row { name: name.into(), unit: unit.into(), runs: vec![figure] };
+    let once = |name: &str, unit: &str, budget, figure| Row {
+        name: name.into(),
+        unit: unit.into(),
+        budget: Some(budget),
+        runs: vec![figure],
+    };
     let size = |bytes: u64| bytes as f64 / 1e6;
     let manifest = &image.manifest;
     let mut rows = vec![
-        once("agent", "MB", size(manifest.agent.size)),
-        once("crates in the agent's tree", "", crates_in_agent()? as f64),
-        once("initrd", "MB", size(manifest.initrd.size)),
-        once("kernel", "MB", size(manifest.kernel.size)),
-        once("kernel, compressed", "MB", size(manifest.kernel_compressed.size)),
+        once("agent", "MB", 5.0, size(manifest.agent.size)),
+        once("crates in the agent's tree", "", 200.0, crates_in_agent()? as f64),
+        once("initrd", "MB", 3.0, size(manifest.initrd.size)),
+        once("kernel", "MB", 20.0, size(manifest.kernel.size)),
+        once("kernel, compressed", "MB", 6.0, size(manifest.kernel_compressed.size)),
     ];
     rows.extend(of_vms(&image.dir)?);
     for row in &rows {
@@ -51,7 +58,9 @@ fn of_vms(artefacts: &Path) -> Result<Vec<Row>> {
     let layout = rootfs_builder::demo_image(&Cache::open()?, Arch::host(), &Progress::new())?;
     let husk = husk::build()?;
     let mut cargo = workspace::cargo();
-    cargo.args(["bench", "--quiet", "--locked", "--package", "e2e", "--bench", "vm"]).stdin(Stdio::null());
+    cargo
+        .args(["bench", "--quiet", "--locked", "--package", "e2e", "--bench", "vm", "--bench", "agent"])
+        .stdin(Stdio::null());
     cargo.env("HUSK_ARTEFACTS", artefacts).env("HUSK_TEST_IMAGE", layout).env("HUSK_BIN", husk);
     let output = cargo.stderr(Stdio::inherit()).output().context("cannot run cargo bench")?;
     if !output.status.success() {
@@ -68,14 +77,21 @@ impl Row {
     fn line(&self) -> String {
         let (low, high) = self.range();
         let (name, unit, median, n) = (&self.name, &self.unit, self.median(), self.runs.len());
-        format!("{name:<32} {median:>10.2} {unit:<3} {low:>10.2} .. {high:<10.2} n={n}")
+        let budget = match self.budget {
+            None => String::new(),
+            Some(most) if median <= most => format!("within {most}"),
+            Some(most) => format!("OVER {most}"),
+        };
+        let line =
+            format!("{name:<32} {median:>10.2} {unit:<6} {low:>10.2} .. {high:<10.2} n={n:<5} {budget}");
+        line.trim_end().to_owned()
     }
 
     fn json(&self) -> serde_json::Value {
         let (low, high) = self.range();
         json!({
-            "name": self.name, "unit": self.unit, "median": self.median(), "min": low, "max": high,
-            "runs": self.runs.len(),
+            "name": self.name, "unit": self.unit, "budget": self.budget, "median": self.median(), "min": low,
+            "max": high, "runs": self.runs.len(),
         })
     }
 
@@ -124,9 +140,13 @@ mod tests {
 
     #[test]
     fn median_and_range() {
-        let row = |runs: &[f64]| Row { name: "x".into(), unit: "s".into(), runs: runs.to_vec() };
+        let row =
+            |runs: &[f64]| Row { name: "x".into(), unit: "s".into(), budget: None, runs: runs.to_vec() };
         assert!((row(&[3.0, 1.0, 2.0]).median() - 2.0).abs() < 1e-9);
         assert!((row(&[4.0, 1.0, 2.0, 3.0]).median() - 2.5).abs() < 1e-9);
         assert_eq!(row(&[3.0, 1.0, 2.0]).range(), (1.0, 3.0));
+        let judged = |budget| Row { budget: Some(budget), ..row(&[3.0, 1.0, 2.0]) }.line();
+        assert!(judged(2.0).ends_with("within 2") && judged(1.5).ends_with("OVER 1.5"));
+        assert!(row(&[1.0]).line().ends_with("n=1"));
     }
 }

@@ -7,6 +7,7 @@
 //! | `wire` | the protocol itself: unknown services and methods, status codes, many calls at once |
 //! | `exit` | how programs end, and programs that cannot run |
 //! | `stdio` | pipes: stdin, stdout, stderr and their ends |
+//! | `husk_service` | our own service: streams, timeline, refresh |
 //! | `terminal` | the same on a terminal, and its size |
 //! | `exec` | further processes in a container |
 //! | `identity` | ids of processes and containers, and waiting for them |
@@ -34,6 +35,7 @@ mod cycles;
 mod devices_rules;
 mod exec;
 mod exit;
+mod husk_service;
 mod identity;
 mod limits;
 mod metrics;
