@@ -1,7 +1,11 @@
 //! Generates the protocol's messages, clients and service traits from `proto/`.
 //!
 //! Messages use protobuf's lite runtime: the descriptors and reflection tables of 114 messages would be dead weight
-//! in the guest. The test that compares the protocol with the table of facts reads `proto/` itself.
+//! in the guest. An agent that shows requests to a policy needs the names of their fields all the same: with the feature
+//! `fields` they are written into a small table of their own. The test that compares the protocol with the table of facts reads `proto/` itself.
+
+#[cfg(feature = "fields")]
+mod fields;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -18,6 +22,8 @@ const FILES: [(&str, bool); 6] = [
 
 fn main() -> std::io::Result<()> {
     println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=fields.rs");
     let out = std::env::var("OUT_DIR").map_err(std::io::Error::other)?;
     let out = Path::new(&out);
 
@@ -40,6 +46,8 @@ fn main() -> std::io::Result<()> {
             declare(&mut modules, out, &format!("{stem}_ttrpc"));
         }
     }
+    #[cfg(feature = "fields")]
+    std::fs::write(out.join("fields.rs"), fields::table(&FILES.map(|(path, _)| path))?)?;
     std::fs::write(out.join("modules.rs"), modules)
 }
 

@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::network::Network;
 use crate::oom;
 use crate::pods::Pods;
+use crate::policy::Policy;
 use crate::reaper::Reaper;
 use crate::registry::Registry;
 use crate::sandbox::{self, Sandbox};
@@ -34,6 +35,7 @@ pub(crate) struct Guest {
     pub(crate) oom: Arc<oom::Events>,
     pub(crate) reaper: Reaper,
     pub(crate) metrics: Metrics,
+    pub(crate) policy: Policy,
     /// Whether the agent is PID 1, and the VM ends with it.
     pub(crate) is_init: bool,
     /// Whether `/` is the kernel's initramfs, which cannot be pivoted away from.
@@ -44,6 +46,7 @@ impl Guest {
     pub(crate) fn new(config: Config) -> Self {
         Self {
             devices: Arc::new(Devices::new(config.hotplug_timeout)),
+            policy: Policy::load(config.policy_file.as_deref()),
             config,
             network: Network::default(),
             sandbox: Sandbox::default(),

@@ -29,6 +29,8 @@ mod mountinfo;
 mod network;
 mod oom;
 mod pods;
+#[cfg_attr(not(feature = "policy"), path = "policy/off.rs")]
+mod policy;
 mod process;
 mod random;
 mod reaper;

@@ -18,6 +18,8 @@ pub use protobuf::well_known_types::empty::Empty;
 
 pub mod cmdline;
 pub mod connect;
+#[cfg(feature = "fields")]
+pub mod fields;
 pub mod paths;
 pub mod ports;
 pub mod stdio;

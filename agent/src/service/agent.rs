@@ -12,7 +12,7 @@ use nix::libc;
 use ttrpc::Result;
 use ttrpc::r#async::TtrpcContext;
 
-use super::status::{self, diagnostic, internal, invalid_argument, lookup, missing, unavailable};
+use super::status::{self, diagnostic, internal, invalid_argument, lookup, missing, policy, unavailable};
 use crate::container::{self, Container};
 use crate::guest::Guest;
 use crate::network::filter;
@@ -21,7 +21,7 @@ use crate::stream::Output;
 use crate::{clock, copy_file, details, oom, random, resources, spec, stats, storage, volume};
 
 /// The methods that answer UNIMPLEMENTED.
-pub(super) const NOT_BUILT: &[&str] = &["MemAgentMemcgSet", "MemAgentCompactSet", "SetPolicy"];
+pub(super) const NOT_BUILT: &[&str] = &["MemAgentMemcgSet", "MemAgentCompactSet"];
 
 pub(super) struct AgentService {
     guest: Arc<Guest>,
@@ -288,6 +288,11 @@ impl agent_ttrpc::AgentService for AgentService {
     async fn close_stdin(&self, _: &TtrpcContext, request: CloseStdinRequest) -> Result<Empty> {
         let process = self.process(&request.container_id, &request.exec_id).map_err(lookup)?;
         process.streams.stdin.close(&process.exit).await.map_err(internal)?;
+        Ok(Empty::new())
+    }
+
+    async fn set_policy(&self, _: &TtrpcContext, request: SetPolicyRequest) -> Result<Empty> {
+        self.guest.policy.set(request.policy).await.map_err(policy)?;
         Ok(Empty::new())
     }
 

@@ -17,8 +17,18 @@ impl health_ttrpc::Health for Health {
     async fn version(&self, _: &TtrpcContext, _: CheckRequest) -> ttrpc::Result<VersionCheckResponse> {
         Ok(VersionCheckResponse {
             grpc_version: agent_api::API_VERSION.to_string(),
-            agent_version: format!("{}+{}", env!("CARGO_PKG_VERSION"), agent_api::stdio::ANNOUNCEMENT),
+            agent_version: version(),
             ..Default::default()
         })
+    }
+}
+
+/// Under a policy our own streams are not served, and callers are not told of them.
+fn version() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    if cfg!(feature = "policy") {
+        version.into()
+    } else {
+        format!("{version}+{}", agent_api::stdio::ANNOUNCEMENT)
     }
 }

@@ -4,6 +4,8 @@ mod agent;
 mod guard;
 mod health;
 mod husk;
+#[cfg(feature = "policy")]
+mod policy;
 pub(crate) mod status;
 #[cfg(test)]
 mod tests;
@@ -25,7 +27,10 @@ pub(crate) async fn serve(guest: Arc<Guest>, incoming: Incoming) -> ttrpc::Resul
     for service in services.values_mut() {
         service.methods.retain(|method, _| !agent::NOT_BUILT.contains(&method.as_str()));
     }
-    services.extend(husk_ttrpc::create_agent(Arc::new(husk::HuskService::new(guest))));
+    services.extend(husk_ttrpc::create_agent(Arc::new(husk::HuskService::new(guest.clone()))));
+    #[cfg(feature = "policy")]
+    let mut services = policy::gate(services, &guest.policy);
+    // Health is no request: it is answered whatever the policy says.
     services.extend(health_ttrpc::create_health(Arc::new(health::Health)));
     start(services, incoming).await
 }

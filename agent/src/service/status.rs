@@ -2,7 +2,7 @@
 
 use ttrpc::{Code, Error};
 
-use crate::{container, diagnostics, network, refresh, stdio};
+use crate::{container, diagnostics, network, policy, refresh, stdio};
 
 /// The code of an error where callers tell the cases apart: an unknown container is INVALID_ARGUMENT, an unknown
 /// process NOT_FOUND.
@@ -47,6 +47,21 @@ pub(super) fn diagnostic(error: diagnostics::Error) -> Error {
         diagnostics::Error::LogType(_) => invalid_argument(error),
         _ => internal(error),
     }
+}
+
+/// A policy said no, or was not taken.
+pub(crate) fn policy(error: policy::Error) -> Error {
+    #[cfg(feature = "policy")]
+    let code = match error {
+        policy::Error::Denied { .. } => Code::PERMISSION_DENIED,
+        policy::Error::Unreadable { .. } | policy::Error::Bad(_) => Code::INVALID_ARGUMENT,
+    };
+    // What callers take for an agent that knows no policies.
+    #[cfg(not(feature = "policy"))]
+    let code = match error {
+        policy::Error::NotBuilt => Code::NOT_FOUND,
+    };
+    status(code, error)
 }
 
 /// A cloned guest was not made another one.

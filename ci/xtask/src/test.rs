@@ -74,6 +74,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         stages.run("unit", || {
             count(cargo_test(&["--workspace", "--exclude", "e2e"], options, &[]), &mut all)
         })?;
+        // Off by default, so that the tests above do without it.
+        stages.run("unit, policy", || {
+            let mut arguments = vec!["--package", "husk-agent", "--lib", "--features", "policy"];
+            arguments.extend(options.filter.is_none().then_some("policy"));
+            count(cargo_test(&arguments, options, &[]), &mut all)
+        })?;
     }
     if wanted(Part::E2e) {
         end_to_end(options, &mut stages, &mut all)?;

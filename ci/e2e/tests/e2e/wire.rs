@@ -10,15 +10,13 @@ use ttrpc::r#async::transport::Socket;
 use ttrpc::{Code, context};
 
 #[test]
-fn a_method_that_is_not_built_says_so_by_name() {
+fn an_agent_without_policies_takes_none() {
     test(async |guest| {
         let (agent, ctx) = (guest.agent(), context::with_duration(Duration::from_secs(20)));
-        let service = agent.service();
-        let answers = [("SetPolicy", status(service.set_policy(ctx, &SetPolicyRequest::new()).await))];
-        for (method, (code, message)) in answers {
-            assert_eq!(code, Code::UNIMPLEMENTED, "{method}: {message}");
-            assert!(message.contains(method), "{method}: {message}");
-        }
+        let request = SetPolicyRequest { policy: "package agent_policy".into(), ..Default::default() };
+        let (code, message) = status(agent.service().set_policy(ctx, &request).await);
+        assert_eq!(code, Code::NOT_FOUND, "{message}");
+        assert!(message.contains("without policies"), "{message}");
     });
 }
 
