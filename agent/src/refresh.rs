@@ -157,7 +157,9 @@ fn rename_sandbox(name: &str) -> io::Result<()> {
 /// Where the root file system cannot be written to, the new id is mounted over the old.
 fn write_machine_id(id: &str) -> io::Result<()> {
     let text = format!("{id}\n");
-    match fs::write(MACHINE_ID, &text) {
+    // A guest that has nothing but the agent has no such directory yet.
+    let made = fs::create_dir_all("/etc").and_then(|()| fs::write(MACHINE_ID, &text));
+    match made {
         Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {}
         done => return done,
     }
