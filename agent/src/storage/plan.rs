@@ -117,8 +117,9 @@ pub(super) fn all(storages: &[Storage], owner: &str) -> Result<Vec<Plan>, Error>
             "watchable-bind" => {
                 let (root, watchable) = Watchable::plan(storage, &target).map_err(of_storage)?;
                 // What all copies lie in, until the sandbox ends.
-                plan(root, true, Work::Memory(Memory::for_copies()));
-                plan(target, shared, Work::Watchable(watchable));
+                let copies = Work::Memory(Memory::for_copies());
+                plans.push(Plan { target: root, shared: true, work: copies, group: None });
+                plans.push(Plan { target, shared, work: Work::Watchable(watchable), group });
             }
             "image_guest_pull" => {
                 let reason = "this guest does not pull images (UNIMPLEMENTED)";

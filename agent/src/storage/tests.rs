@@ -358,3 +358,41 @@ fn an_overlay_is_laid_and_what_was_written_to_it_goes() {
         fs::remove_dir(&base).unwrap();
     });
 }
+
+#[test]
+fn a_watched_copy_follows_the_events_of_its_source() {
+    in_own_namespace(async |_, guest| {
+        let storages = Storages::default();
+        // Nobody else sees this.
+        mount(Some("run"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        let share = Path::new(agent_api::paths::SHARE_ROOT);
+        let (source, copy) = (share.join("source"), share.join("watchable/copy"));
+        fs::create_dir_all(&source).unwrap();
+        fs::write(source.join("file"), "one").unwrap();
+        let watched = Storage {
+            source: source.display().to_string(),
+            ..at(storage("watchable-bind", "bind", &[]), &copy)
+        };
+        let held = storages.acquire(&guest, "c1", &[watched]).await.unwrap();
+        assert_eq!(fs::read_to_string(copy.join("file")).unwrap(), "one");
+        let begun = std::time::Instant::now();
+        for (path, content) in [("file", "two"), ("new/deep/file", "three"), ("new/deep/file", "four")] {
+            fs::create_dir_all(source.join(path).parent().unwrap()).unwrap();
+            fs::write(source.join(path), content).unwrap();
+            while fs::read_to_string(copy.join(path)).ok().as_deref() != Some(content) {
+                // Without events it would be looked at after two seconds, each time.
+                assert!(begun.elapsed() < Duration::from_secs(4), "{path} is not {content}");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        storages.release(held).await;
+        assert!(!copy.exists());
+        fs::write(source.join("file"), "nobody follows").unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(!copy.exists());
+        assert_eq!(mounted(&share.join("watchable")).as_deref(), Some("tmpfs"));
+        storages.clear().await;
+        assert_eq!(mounted(&share.join("watchable")), None);
+        nix::mount::umount2("/run", nix::mount::MntFlags::MNT_DETACH).unwrap();
+    });
+}

@@ -123,12 +123,13 @@ async fn follow(copy: Arc<Mutex<Copy>>, source: PathBuf) {
     let mut events = events.ok().flatten();
     loop {
         let armed = match &mut events {
-            Some(events) => events.arm(&copy).await,
-            None => false,
+            Some(events) => events.arm(&copy),
+            None => Armed::Not,
         };
-        match &events {
-            // Directories that are watched from now on only are looked at once more.
-            Some(events) if armed => events.next().await,
+        match (armed, &events) {
+            (Armed::Yes, Some(events)) => events.next().await,
+            // What has changed there before it was watched is still to be seen.
+            (Armed::More, _) => {}
             _ => tokio::time::sleep(PERIOD).await,
         }
         let copy = copy.clone();
@@ -156,6 +157,16 @@ impl Copy {
     }
 }
 
+/// Whether the kernel will tell of every change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Armed {
+    Yes,
+    /// From now on: some directories were not watched before.
+    More,
+    /// Some of it cannot be watched, or is gone.
+    Not,
+}
+
 /// Changes of a source, as the kernel tells them.
 struct Events {
     inotify: Inotify,
@@ -176,8 +187,8 @@ impl Events {
         Some(Self { inotify, readiness, watched: HashSet::new() })
     }
 
-    /// Watches everything that is there; false if some of it was not watched before, or is gone.
-    async fn arm(&mut self, copy: &Mutex<Copy>) -> bool {
+    /// Watches everything that is there.
+    fn arm(&mut self, copy: &Mutex<Copy>) -> Armed {
         let wanted: Vec<PathBuf> = lock(copy).mirror.watched().collect();
         let flags = AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_CLOSE_WRITE
@@ -189,11 +200,16 @@ impl Events {
             | AddWatchFlags::IN_MODIFY
             | AddWatchFlags::IN_DONT_FOLLOW;
         let before = std::mem::take(&mut self.watched);
-        let mut armed = !wanted.is_empty();
+        let mut armed = if wanted.is_empty() { Armed::Not } else { Armed::Yes };
         for path in wanted {
             match self.inotify.add_watch(&path, flags) {
-                Ok(watch) => armed &= before.contains(&watch) & self.watched.insert(watch),
-                Err(_) => armed = false,
+                Ok(watch) => {
+                    if !before.contains(&watch) && armed == Armed::Yes {
+                        armed = Armed::More;
+                    }
+                    self.watched.insert(watch);
+                }
+                Err(_) => armed = Armed::Not,
             }
         }
         for gone in before.difference(&self.watched) {

@@ -22,18 +22,22 @@ mod container;
 mod disk;
 mod figure;
 mod guest;
+mod layer;
 mod machine;
 mod process;
 mod settings;
+mod storage;
 
 pub use cli::{Cli, Ended, Husk, Running};
 pub use container::{Container, ContainerBuilder};
 pub use disk::Disk;
 pub use figure::Figure;
 pub use guest::Guest;
+pub use layer::{Layer, partitioned};
 pub use machine::{Boot, LIMIT, test};
 pub use process::{Output, Process, ProcessBuilder};
 pub use settings::Settings;
+pub use storage::storage;
 
 /// How a call that the agent refused ended.
 pub fn code<T: std::fmt::Debug>(result: &Result<T, husk::agent::Error>) -> ttrpc::Code {

@@ -15,7 +15,7 @@ pub(crate) const AGENT: &[&str] = &["gcc", "libc6-dev", "python3", "python3-venv
 /// To run a VM: QEMU, and with it virtiofsd.
 pub(crate) const VM: &[&str] = &["qemu-system-common", "qemu-system-x86"];
 /// To run the tests: an opinion on the agent's binary that is not ours, and what makes file systems on disks.
-pub(crate) const TESTS: &[&str] = &["e2fsprogs", "file", "xfsprogs"];
+pub(crate) const TESTS: &[&str] = &["cryptsetup-bin", "e2fsprogs", "erofs-utils", "file", "xfsprogs"];
 
 /// Makes sure that the packages of all `sets` are installed.
 pub(crate) fn ensure(sets: &[&[&'static str]], install: bool) -> Result<()> {

@@ -21,6 +21,10 @@
 //! | `devices_rules` | which devices a container may use |
 //! | `process` | what a process is: user, groups, capabilities, rlimits, environment |
 //! | `mounts` | what a container sees: mounts, devices, covered paths, sysctls |
+//! | `storage` | storages: each driver and its options, references, what is left when they go |
+//! | `layers` | root file systems of read-only layers, their hashes, and encrypted volumes |
+//! | `copy_file` | files the host sends |
+//! | `volumes` | how full a volume is, making it larger, and a container's last words |
 //! | `user_namespace` | containers with user ids of their own |
 //! | `metrics` | the figures of the agent and of the guest |
 //! | `cycles` | many containers one after the other leave nothing behind |
@@ -31,12 +35,14 @@ mod bad_input;
 mod boot;
 mod cli;
 mod containers;
+mod copy_file;
 mod cycles;
 mod devices_rules;
 mod exec;
 mod exit;
 mod husk_service;
 mod identity;
+mod layers;
 mod limits;
 mod metrics;
 mod mounts;
@@ -46,9 +52,11 @@ mod process;
 mod signals;
 mod stats;
 mod stdio;
+mod storage;
 mod terminal;
 mod update;
 mod user_namespace;
+mod volumes;
 mod vsock;
 mod wire;
 
