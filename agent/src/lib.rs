@@ -12,7 +12,6 @@ mod config;
 mod container;
 mod copy_file;
 mod details;
-#[allow(dead_code, unused_imports)] // until storages and the network use the rest of it
 mod devices;
 mod diagnostics;
 mod dm;

@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-pub(crate) use address::{Address, BadAddress};
+pub(crate) use address::Address;
 pub(crate) use addresses::GuestAddresses;
 pub(crate) use pci::{BadPci, PciPath};
 pub(crate) use resolve::{TYPES, expose};

@@ -25,6 +25,8 @@
 //! | `layers` | root file systems of read-only layers, their hashes, and encrypted volumes |
 //! | `copy_file` | files the host sends |
 //! | `volumes` | how full a volume is, making it larger, and a container's last words |
+//! | `cdi` | devices that containers ask for by name |
+//! | `devices` | devices of the VM: found, waited for, and put into containers |
 //! | `user_namespace` | containers with user ids of their own |
 //! | `metrics` | the figures of the agent and of the guest |
 //! | `cycles` | many containers one after the other leave nothing behind |
@@ -33,10 +35,12 @@
 
 mod bad_input;
 mod boot;
+mod cdi;
 mod cli;
 mod containers;
 mod copy_file;
 mod cycles;
+mod devices;
 mod devices_rules;
 mod exec;
 mod exit;
