@@ -1,10 +1,10 @@
 //! Everything a handler may reach: the settings, the devices, the sandbox, its containers, the reaper and the power switch.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::statfs::statfs;
+use tokio::sync::Notify;
 
 use crate::config::Config;
 use crate::copy_file::Uploads;
@@ -18,9 +18,6 @@ use crate::reaper::Reaper;
 use crate::registry::Registry;
 use crate::sandbox::{self, Sandbox};
 use crate::stale_mounts::StaleMounts;
-
-/// How long the reply that announces the end gets to reach the host.
-const FAREWELL: Duration = Duration::from_millis(20);
 
 /// The one guest this agent runs.
 pub(crate) struct Guest {
@@ -36,6 +33,8 @@ pub(crate) struct Guest {
     pub(crate) reaper: Reaper,
     pub(crate) metrics: Metrics,
     pub(crate) policy: Policy,
+    /// Told when the sandbox has ended.
+    end: Notify,
     /// Whether the agent is PID 1, and the VM ends with it.
     pub(crate) is_init: bool,
     /// Whether `/` is the kernel's initramfs, which cannot be pivoted away from.
@@ -57,12 +56,13 @@ impl Guest {
             oom: Arc::default(),
             reaper: Reaper::default(),
             metrics: Metrics::default(),
+            end: Notify::new(),
             is_init: std::process::id() == 1,
             root_is_ramfs: root_is_ramfs(),
         }
     }
 
-    /// Ends the sandbox: every container first, then what they shared. The VM goes down once the caller has its answer.
+    /// Ends the sandbox: every container first, then what they shared. The agent, and with it the VM, ends once the caller has its answer.
     pub(crate) async fn destroy_sandbox(&self) -> Result<(), sandbox::Error> {
         let removals = self.containers.all().into_iter().map(|container| async move {
             if let Err(error) = container.remove(None).await {
@@ -73,12 +73,13 @@ impl Guest {
         self.oom.close();
         self.pods.remove();
         self.sandbox.destroy().await?;
-        let is_init = self.is_init;
-        tokio::spawn(async move {
-            tokio::time::sleep(FAREWELL).await;
-            if is_init { power_off() } else { std::process::exit(0) }
-        });
+        self.end.notify_one();
         Ok(())
+    }
+
+    /// Waits until the sandbox has ended.
+    pub(crate) async fn ended(&self) {
+        self.end.notified().await;
     }
 }
 

@@ -6,6 +6,7 @@ mod identity;
 pub(crate) mod netlink;
 mod readable;
 pub(crate) mod resize;
+mod session;
 pub(crate) mod swap;
 
 use std::fs::File;
@@ -20,6 +21,7 @@ use tokio::io::unix::AsyncFd;
 
 pub(crate) use identity::{add_entropy, set_hardware_address};
 pub(crate) use readable::readable_bytes;
+pub(crate) use session::own_terminal;
 
 nix::ioctl_write_ptr_bad!(
     /// Sets a terminal's window size (tty_ioctl(4), TIOCSWINSZ).

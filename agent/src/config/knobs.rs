@@ -181,7 +181,6 @@ knobs! {
 
 impl Config {
     /// Whether somebody asked for a hierarchy of cgroups for each controller.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the boot mounts version 2 so far"))]
     pub(crate) fn wants_cgroup_v1(&self) -> bool {
         !self.unified_cgroups && self.cgroup_no_v1 != "all"
     }

@@ -207,7 +207,10 @@ mod tests {
         let [first, second]: [Value; 2] =
             [&lines[0], &lines[1]].map(|line| serde_json::from_str(line).unwrap());
         assert_eq!(lines.len(), 2);
-        assert_eq!((&first["level"], &first["msg"], &first["answer"]), (&"CRIT".into(), &"over".into(), &"42".into()));
+        assert_eq!(
+            (&first["level"], &first["msg"], &first["answer"]),
+            (&"CRIT".into(), &"over".into(), &"42".into())
+        );
         assert_eq!((&second["level"], &second["yes"]), (&"WARN".into(), &"true".into()));
         assert!(first.get("critical").is_none());
     }

@@ -50,7 +50,11 @@ pub(super) fn record(
     ];
     let mut record: Map<String, Value> = context
         .into_iter()
-        .map(|(key, value)| if OWN.contains(&key.as_str()) { (format!("its_{key}"), value) } else { (key, value) })
+        .map(
+            |(key, value)| {
+                if OWN.contains(&key.as_str()) { (format!("its_{key}"), value) } else { (key, value) }
+            },
+        )
         .collect();
     record.extend(OWN.iter().zip(own).map(|(key, value)| (key.to_string(), Value::String(value))));
     let mut line = Value::Object(record).to_string();

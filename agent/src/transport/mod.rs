@@ -44,6 +44,8 @@ pub(crate) struct Served {
     pub(crate) agent: Incoming,
     /// Connections for the log, if a port is configured for it.
     pub(crate) logs: Option<Incoming>,
+    /// Connections for the debug console, if somebody asked for one on a port.
+    pub(crate) console: Option<Incoming>,
 }
 
 /// No transport could be served.
@@ -104,14 +106,18 @@ fn ports_of(config: &Config) -> (Vec<Port>, Served) {
         ServerAddress::Vm { port, .. } => port,
         _ => agent_api::ports::AGENT,
     };
-    let (agent, agent_incoming) = Port::open(number);
-    let (mut ports, mut served) = (vec![agent], Served { agent: agent_incoming, logs: None });
-    if let Some(number) = config.log_port {
-        let (logs, incoming) = Port::open(number);
-        ports.push(logs);
-        served.logs = Some(incoming);
-    }
-    (ports, served)
+    let (agent, incoming) = Port::open(number);
+    let mut ports = vec![agent];
+    let mut open = |number: Option<u32>| {
+        number.map(|number| {
+            let (port, incoming) = Port::open(number);
+            ports.push(port);
+            incoming
+        })
+    };
+    let logs = open(config.log_port);
+    let console = open(config.debug_console_port.filter(|_| config.debug_console));
+    (ports, Served { agent: incoming, logs, console })
 }
 
 /// A connection that did not come about. Most are over at once, as when a host connects and leaves while the VM boots;
