@@ -143,7 +143,11 @@ pub(crate) fn explain(how: &str, shutdown: Option<&str>, evidence: &Evidence) ->
         return format!("guest panicked: {line}");
     }
     match shutdown {
-        Some("guest-shutdown") => "the guest powered off".into(),
+        Some("guest-shutdown") => match log::last_line(&evidence.console) {
+            // The agent's own words: it ends the VM when it cannot boot it.
+            reason if reason.starts_with("husk-agent: ") => format!("the guest powered off: {reason}"),
+            _ => "the guest powered off".into(),
+        },
         Some("guest-reset") => {
             format!("the guest reset itself; its console ends with: {}", log::last_line(&evidence.console))
         }
@@ -169,6 +173,18 @@ mod tests {
         assert_eq!(
             explain("exited with status 0", Some("guest-reset"), &evidence),
             "guest panicked: Kernel panic - not syncing: VFS"
+        );
+    }
+
+    #[test]
+    fn an_agent_that_gave_up_is_quoted() {
+        let (_dir, console) = evidence("quiet\nhusk-agent: boot: set hostname: EPERM\r\n", "");
+        let told = explain("exited with status 0", Some("guest-shutdown"), &console);
+        assert_eq!(told, "the guest powered off: husk-agent: boot: set hostname: EPERM");
+        let (_dir, console) = evidence("reboot: Power down\n", "");
+        assert_eq!(
+            explain("exited with status 0", Some("guest-shutdown"), &console),
+            "the guest powered off"
         );
     }
 

@@ -3,6 +3,7 @@
 //! | file | what goes in it |
 //! |---|---|
 //! | `boot` | a VM's way up and down: Health, Version, details, logs, power-off |
+//! | `startup` | how the guest is set up: mounts, settings, the log, the debug console |
 //! | `vsock` | the same agent over the other transport |
 //! | `wire` | the protocol itself: unknown services and methods, status codes, many calls at once |
 //! | `exit` | how programs end, and programs that cannot run |
@@ -55,6 +56,7 @@ mod pause;
 mod process;
 mod signals;
 mod stats;
+mod startup;
 mod stdio;
 mod storage;
 mod terminal;
