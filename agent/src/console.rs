@@ -182,7 +182,10 @@ impl Shell {
         crate::sys::own_terminal(&mut command);
         // Nothing is awaited between these two, so that the end cannot be collected before it is watched for.
         let pid = command.spawn()?.id() as i32;
-        Ok(Self { pid, exit: reaper.watch(pid) })
+        let exit = reaper.watch(pid);
+        // The agent's own score is not for what a person starts by hand.
+        let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), "0");
+        Ok(Self { pid, exit })
     }
 }
 

@@ -23,6 +23,7 @@ mod guest;
 mod helper;
 mod launch;
 mod log;
+mod mem_agent;
 mod metrics;
 mod modules;
 mod mountinfo;
@@ -41,6 +42,8 @@ mod resources;
 mod sandbox;
 mod service;
 mod shelter;
+#[cfg(feature = "tracing-spans")]
+mod spans;
 mod spec;
 mod stale_mounts;
 mod startup;

@@ -14,7 +14,7 @@ use crate::console;
 use crate::guest::{self, Guest};
 use crate::log::Ring;
 use crate::timeline::stamp;
-use crate::{boot, log, notify, service, shelter, transport};
+use crate::{boot, log, mem_agent, notify, service, shelter, transport};
 
 /// How long the reply that announces the end gets to reach the host, and what is logged with it.
 const FAREWELL: Duration = Duration::from_millis(20);
@@ -101,6 +101,10 @@ async fn serve(config: Config, ring: Option<Arc<Ring>>) -> Result<(), Box<dyn Er
         tokio::spawn(serve_logs(ring, clients));
     }
     console::serve(&guest, served.console);
+    mem_agent::announce(&guest.config);
+    if guest.config.trace && !cfg!(feature = "tracing-spans") {
+        tracing::warn!("tracing has no effect: this agent is built without `tracing-spans`");
+    }
     if guest.config.passfd_port.is_some() {
         tracing::warn!("passfd_listener_port: streams are not handed over, only read and written by calls");
     }

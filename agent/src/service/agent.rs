@@ -18,10 +18,7 @@ use crate::guest::Guest;
 use crate::network::filter;
 use crate::process::Process;
 use crate::stream::Output;
-use crate::{clock, copy_file, details, oom, random, resources, spec, stats, storage, volume};
-
-/// The methods that answer UNIMPLEMENTED.
-pub(super) const NOT_BUILT: &[&str] = &["MemAgentMemcgSet", "MemAgentCompactSet"];
+use crate::{clock, copy_file, details, mem_agent, oom, random, resources, spec, stats, storage, volume};
 
 pub(super) struct AgentService {
     guest: Arc<Guest>,
@@ -82,6 +79,16 @@ impl agent_ttrpc::AgentService for AgentService {
         let wanted = request.routes.as_ref().ok_or_else(|| missing("routes"))?;
         let all = self.guest.network.update_routes(&wanted.Routes).await.map_err(status::network)?;
         Ok(Routes { Routes: all, ..Default::default() })
+    }
+
+    async fn mem_agent_memcg_set(&self, _: &TtrpcContext, _: MemAgentMemcgConfig) -> Result<Empty> {
+        mem_agent::set().map_err(internal)?;
+        Ok(Empty::new())
+    }
+
+    async fn mem_agent_compact_set(&self, _: &TtrpcContext, _: MemAgentCompactConfig) -> Result<Empty> {
+        mem_agent::set().map_err(internal)?;
+        Ok(Empty::new())
     }
 
     async fn list_routes(&self, _: &TtrpcContext, _: ListRoutesRequest) -> Result<Routes> {

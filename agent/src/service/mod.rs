@@ -9,6 +9,8 @@ mod policy;
 pub(crate) mod status;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "tracing-spans")]
+mod traced;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,23 +24,20 @@ use crate::transport::{self, Incoming};
 /// Serves all services on the connections that come in.
 pub(crate) async fn serve(guest: Arc<Guest>, incoming: Incoming) -> ttrpc::Result<Server> {
     let mut services = agent_ttrpc::create_agent_service(Arc::new(agent::AgentService::new(guest.clone())));
-    // What is not built is taken out, so that ttrpc answers UNIMPLEMENTED and the method's name. Left in, the generated
-    // default would answer NOT_FOUND, which callers take for a missing container.
-    for service in services.values_mut() {
-        service.methods.retain(|method, _| !agent::NOT_BUILT.contains(&method.as_str()));
-    }
     services.extend(husk_ttrpc::create_agent(Arc::new(husk::HuskService::new(guest.clone()))));
     #[cfg(feature = "policy")]
     let mut services = policy::gate(services, &guest.policy);
     // Health is no request: it is answered whatever the policy says.
     services.extend(health_ttrpc::create_health(Arc::new(health::Health)));
+    let services = guard::guard(services);
+    #[cfg(feature = "tracing-spans")]
+    let services =
+        if guest.config.trace { traced::trace(services, &crate::spans::Spans::start()) } else { services };
     start(services, incoming).await
 }
 
-/// Starts a server in which no handler can do harm to another.
 async fn start(services: HashMap<String, Service>, incoming: Incoming) -> ttrpc::Result<Server> {
-    let mut server =
-        Server::new().add_listener(transport::listener(incoming)).register_service(guard::guard(services));
+    let mut server = Server::new().add_listener(transport::listener(incoming)).register_service(services);
     server.start().await?;
     Ok(server)
 }

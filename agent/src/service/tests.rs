@@ -75,7 +75,7 @@ impl Served {
         let mut services = agent_ttrpc::create_agent_service(Arc::new(agent));
         services.extend(health_ttrpc::create_health(Arc::new(health::Health)));
         let incoming = transport::on_unix_socket(&socket).unwrap();
-        Self { socket, dropped, _server: start(services, incoming).await.unwrap() }
+        Self { socket, dropped, _server: start(guard::guard(services), incoming).await.unwrap() }
     }
 
     async fn stream(&self) -> UnixStream {
