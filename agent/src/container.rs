@@ -12,9 +12,9 @@
 //! Paused: every process stands still. What needs one of them, start and exec, is refused; kill, update and remove work as
 //! ever. A container whose task panics is removed.
 //!
-//! The task does one thing after the other: create, start, exec, update, pause, resume, remove. What only reads or waits (streams, exit
-//! status, signals, figures) goes past it through the handle, so that a container whose task waits for a mount that
-//! never answers still has its other callers served.
+//! The task does one thing after the other: create, start, exec, update, pause, resume, remove. What only reads or waits
+//! (streams, exit status, signals, figures) goes past it through the handle, so that a container whose task waits for a
+//! mount that never answers still has its other callers served.
 
 mod bounds;
 mod handle;

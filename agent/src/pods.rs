@@ -55,3 +55,35 @@ impl Pods {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On the machine's own cgroups, of whichever version: needs root.
+    #[test]
+    fn what_was_made_above_a_container_goes_with_the_sandbox() {
+        let top = Path::new(ROOT).join(format!("husk-agent-test-{}", std::process::id()));
+        let (container, other) = (top.join("pod/c1"), top.join("pod/c2"));
+        let pods = Pods::default();
+        let rules = DeviceRules::defaults();
+        pods.admit(&container, &rules).unwrap();
+        pods.admit(&other, &rules).unwrap();
+        assert!(Cgroup::open(&top.join("pod")).is_ok(), "the pod's is there");
+        assert!(Cgroup::open(&container).is_err(), "the container's is not ours to make");
+        // One that somebody still is in stays, and so does what it lies in.
+        let mine = Cgroup::create(&container).unwrap();
+        pods.remove();
+        assert!(Cgroup::open(&top).is_ok());
+        assert!(mine.remove_if_empty());
+        for path in [top.join("pod"), top.clone()] {
+            assert!(Cgroup::open(&path).unwrap().remove_if_empty());
+        }
+        pods.admit(&container, &rules).unwrap();
+        pods.remove();
+        assert!(Cgroup::open(&top).is_err());
+        // Right below the root there is nothing to make.
+        pods.admit(&Path::new(ROOT).join("c1"), &rules).unwrap();
+        pods.remove();
+    }
+}

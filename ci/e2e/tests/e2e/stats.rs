@@ -55,11 +55,15 @@ fn huge_pages_are_told_by_their_size() {
 fn block_devices_are_counted_by_what_was_done() {
     let disk = Disk::new(8);
     Boot::new().disk(&disk).test(async |guest| {
+        let look = guest.container("look").args(&["sleep", "1000"]).start().await;
+        let number = look.sh("cat /sys/block/vda/dev").await;
+        let (major, minor) = number.split_once(':').expect("two numbers");
+        let (major, minor): (u64, u64) = (major.parse().unwrap(), minor.parse().unwrap());
         let node = LinuxDevice {
             Path: "/dev/disk".into(),
             Type: "b".into(),
-            Major: 254,
-            Minor: 0,
+            Major: major as i64,
+            Minor: minor as i64,
             FileMode: 0o600,
             ..Default::default()
         };
@@ -70,7 +74,10 @@ fn block_devices_are_counted_by_what_was_done() {
         let block = container.stats().await.cgroup_stats.blkio_stats.clone().unwrap();
         let of_disk = |op: &str| {
             let entries = block.io_service_bytes_recursive.iter();
-            entries.filter(|entry| entry.major == 254 && entry.op == op).map(|entry| entry.value).sum::<u64>()
+            entries
+                .filter(|entry| (entry.major, entry.minor) == (major, minor) && entry.op == op)
+                .map(|entry| entry.value)
+                .sum::<u64>()
         };
         assert!(of_disk("read") >= 1 << 20, "{block:?}");
         assert!(of_disk("rios") > 0 && of_disk("write") == 0, "{block:?}");
