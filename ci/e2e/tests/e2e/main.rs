@@ -30,6 +30,8 @@
 //! | `devices` | devices of the VM: found, waited for, and put into containers |
 //! | `user_namespace` | containers with user ids of their own |
 //! | `metrics` | the figures of the agent and of the guest |
+//! | `network` | interfaces, routes, neighbours, and what goes through them |
+//! | `resources` | processors, memory, swap, time and random numbers of a running guest |
 //! | `cycles` | many containers one after the other leave nothing behind |
 //! | `cli` | the `husk` binary |
 //! | `bad_input` | what `husk` says and leaves behind when it cannot do what it was asked for |
@@ -51,9 +53,11 @@ mod layers;
 mod limits;
 mod metrics;
 mod mounts;
+mod network;
 mod oom;
 mod pause;
 mod process;
+mod resources;
 mod signals;
 mod startup;
 mod stats;
