@@ -17,15 +17,15 @@ pub(super) async fn online(system: &Path, wanted: u32) -> Result<(), Error> {
 
 async fn online_within(system: &Path, wanted: u32, patience: Duration) -> Result<(), Error> {
     let begun = Instant::now();
+    // The kernel decides while it boots how many it will ever take.
+    if let Some(possible) = list(&system.join("cpu/possible")).filter(|possible| *possible < wanted) {
+        return Err(Error::TooManyProcessors { wanted, possible });
+    }
     loop {
         let dir = system.join("cpu");
-        let (online, possible, refused) = blocking(move || Ok(attempt(&dir, wanted))).await?;
+        let (online, refused) = blocking(move || Ok(attempt(&dir, wanted))).await?;
         if online >= wanted {
             return Ok(());
-        }
-        // The kernel decides while it boots how many it will ever take.
-        if possible.is_some_and(|possible| possible < wanted) {
-            return Err(Error::TooManyProcessors { wanted, possible: possible.unwrap_or_default() });
         }
         let waited = begun.elapsed();
         if waited >= patience {
@@ -35,11 +35,10 @@ async fn online_within(system: &Path, wanted: u32, patience: Duration) -> Result
     }
 }
 
-/// Brings as many of those that are there online as are wanted. Returns how many there are then, how many there can
-/// ever be if that is known, and what the kernel said last if it refused one.
-fn attempt(dir: &Path, wanted: u32) -> (u32, Option<u32>, Option<String>) {
-    let count = |file: &str| fs::read_to_string(dir.join(file)).ok().and_then(|text| count(&text));
-    let mut online = count("online").unwrap_or_default();
+/// Brings as many of those that are there online as are wanted. Returns how many are then, and what the kernel said
+/// last if it refused one.
+fn attempt(dir: &Path, wanted: u32) -> (u32, Option<String>) {
+    let mut online = list(&dir.join("online")).unwrap_or_default();
     let mut refused = None;
     for name in offline(dir) {
         if online >= wanted {
@@ -50,7 +49,7 @@ fn attempt(dir: &Path, wanted: u32) -> (u32, Option<u32>, Option<String>) {
             Err(error) => refused = Some(format!("{name}: {error}")),
         }
     }
-    (online, count("possible"), refused)
+    (online, refused)
 }
 
 /// The processors that are there and offline, in the order of their numbers.
@@ -67,6 +66,11 @@ fn offline(dir: &Path) -> Vec<String> {
         .collect();
     found.sort_unstable();
     found.into_iter().map(|(_, name)| name).collect()
+}
+
+/// How many processors a file lists, if there is one.
+fn list(file: &Path) -> Option<u32> {
+    fs::read_to_string(file).ok().and_then(|text| count(&text))
 }
 
 /// How many numbers a list has: `0-3,5` has 5 (Documentation/admin-guide/cputopology.rst).
@@ -144,12 +148,14 @@ mod tests {
 
     #[tokio::test]
     async fn too_few_are_told_with_their_number() {
-        let root = system("0\n", "0-3", &[(0, "")]);
+        let root = system("0\n", "0-3", &[(0, ""), (1, "1\n")]);
         let error = online_within(root.path(), 2, Duration::from_millis(100)).await.unwrap_err().to_string();
         assert!(error.starts_with("nb_cpus: 2 processors are wanted, and 1 are online after "), "{error}");
         let begun = Instant::now();
+        fs::write(root.path().join("cpu/cpu1/online"), "0\n").unwrap();
         let error = online(root.path(), u32::MAX).await.unwrap_err();
         assert!(matches!(error, Error::TooManyProcessors { possible: 4, .. }), "{error}");
         assert!(begun.elapsed() < Duration::from_secs(1), "nothing that comes later can make it right");
+        assert_eq!(state(&root, 1), "0\n", "nothing is done by halves");
     }
 }
