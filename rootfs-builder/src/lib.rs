@@ -10,6 +10,7 @@ mod command;
 mod elf;
 mod error;
 mod image;
+mod libseccomp;
 mod oci_layout;
 mod std_source;
 mod swap;

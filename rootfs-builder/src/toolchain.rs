@@ -10,13 +10,15 @@ use std::{
 use guest_arch::Arch;
 use guest_inputs::{Cache, Progress};
 
-use crate::{command, error::Error, std_source, zig::Zig};
+use crate::{command, error::Error, libseccomp, std_source, zig::Zig};
 
 /// How static binaries for one architecture are built here.
 #[derive(Debug, Clone)]
 pub struct Toolchain {
     arch: Arch,
     kind: Kind,
+    /// Where the static libseccomp is.
+    libseccomp: PathBuf,
 }
 
 #[derive(Debug, Clone)]
@@ -39,13 +41,16 @@ pub(crate) struct Rustc {
 impl Toolchain {
     /// Finds what is installed, or makes what is missing: for a minute or two the first time, at once after that.
     pub fn prepare(cache: &Cache, arch: Arch, progress: &Progress) -> Result<Self, Error> {
+        // For C in any case: no compiler of the machine's own knows every target.
+        let zig = Zig::prepare(cache, progress)?;
+        let libseccomp = libseccomp::build(cache, arch, &zig, progress)?;
         let kind = if is_installed(arch.row().rust_triple)? {
             Kind::Installed
         } else {
             let sysroot = std_source::sysroot(cache, arch, &Rustc::ask()?, progress)?;
-            Kind::Made { sysroot, zig: Zig::prepare(cache, progress)? }
+            Kind::Made { sysroot, zig }
         };
-        Ok(Toolchain { arch, kind })
+        Ok(Toolchain { arch, kind, libseccomp })
     }
 
     /// The architecture it compiles for.
@@ -78,6 +83,7 @@ impl Toolchain {
             }
         };
         cargo.args(["--target", self.arch.row().rust_triple]);
+        cargo.env("LIBSECCOMP_LINK_TYPE", "static").env("LIBSECCOMP_LIB_PATH", &self.libseccomp);
         (cargo, flags)
     }
 }

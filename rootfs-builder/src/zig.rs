@@ -63,6 +63,29 @@ impl Zig {
         })
     }
 
+    /// What tells this compiler from another one, for the key of what it makes.
+    pub(crate) fn version(&self) -> &'static str {
+        REQUIREMENTS
+    }
+
+    /// `zig cc`, a C compiler that brings every target's headers, ready for the arguments of a compiler.
+    pub(crate) fn compiler(&self) -> Command {
+        self.tool("cc")
+    }
+
+    /// `zig ar`.
+    pub(crate) fn archiver(&self) -> Command {
+        self.tool("ar")
+    }
+
+    fn tool(&self, name: &str) -> Command {
+        let mut command = Command::new(&self.zig);
+        command.arg(name);
+        command.env("ZIG_GLOBAL_CACHE_DIR", self.work.join("zig"));
+        command.env("ZIG_LOCAL_CACHE_DIR", self.work.join("zig-local"));
+        command
+    }
+
     /// `cargo zigbuild`, ready for the arguments of `cargo build`.
     pub(crate) fn cargo(&self) -> Command {
         let mut cargo = command::cargo(Path::new(&self.cargo_zigbuild));

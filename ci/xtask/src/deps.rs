@@ -14,8 +14,10 @@ pub(crate) const KERNEL: &[&str] = &["bc", "bison", "flex", "gcc", "libc6-dev", 
 pub(crate) const AGENT: &[&str] = &["gcc", "libc6-dev", "python3", "python3-venv"];
 /// To run a VM: QEMU, and with it virtiofsd.
 pub(crate) const VM: &[&str] = &["qemu-system-common", "qemu-system-x86"];
-/// To run the tests: an opinion on the agent's binary that is not ours, and what makes file systems on disks.
-pub(crate) const TESTS: &[&str] = &["cryptsetup-bin", "e2fsprogs", "erofs-utils", "file", "xfsprogs"];
+/// To run the tests: an opinion on the agent's binary that is not ours, what makes file systems on disks, and what the agent
+/// links when it is built for the machine itself.
+pub(crate) const TESTS: &[&str] =
+    &["cryptsetup-bin", "e2fsprogs", "erofs-utils", "file", "libseccomp-dev", "xfsprogs"];
 
 /// Makes sure that the packages of all `sets` are installed.
 pub(crate) fn ensure(sets: &[&[&'static str]], install: bool) -> Result<()> {
