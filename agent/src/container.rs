@@ -30,13 +30,15 @@ use jail::cgroup::CgroupError;
 use jail::{Context, PidNamespace, Plan, PlanError, oci};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::bundle::{self, Bundle};
 use crate::cdi;
 use crate::devices::{self, GuestAddresses};
-use crate::diagnostics::TerminationLog;
 use crate::guest::Guest;
+use crate::hooks;
 use crate::launch::{self, Start};
 use crate::process::{INIT, IdInUse, Process};
 use crate::sandbox;
+use crate::shared_mounts;
 use crate::storage;
 use bounds::Bounds;
 use handle::{Command, Reply};
@@ -77,6 +79,10 @@ pub(crate) enum Error {
     Cgroup(#[from] CgroupError),
     #[error(transparent)]
     Launch(#[from] launch::Error),
+    #[error(transparent)]
+    Bundle(#[from] bundle::Error),
+    #[error(transparent)]
+    SharedMount(#[from] shared_mounts::Error),
     #[error("container {container:?}: signal {signal}: {source}")]
     Signal { container: String, signal: i32, source: nix::Error },
     #[error("container {0:?}: not removed in time (ETIME: Timer expired)")]
@@ -96,6 +102,8 @@ pub(crate) struct Request {
     pub(crate) storages: Vec<agent_api::agent::Storage>,
     /// Whether it joins the sandbox's shared pid namespace.
     pub(crate) shared_pids: bool,
+    /// Mounts of other containers that it sees.
+    pub(crate) shared_mounts: Vec<agent_api::agent::SharedMount>,
 }
 
 /// Creates a container; returns when its first process is ready to start, or with nothing left of it.
@@ -128,7 +136,7 @@ pub(crate) async fn create(request: Request, guest: &Arc<Guest>) -> Result<(), E
             other: other.id().to_string(),
         });
     }
-    let (container, inbox) = Container::new(request.id.clone(), cgroup, TerminationLog::of(&request.spec));
+    let (container, inbox) = Container::new(request.id.clone(), cgroup, &request.spec);
     let container = Arc::new(container);
     if !guest.containers.add(container.clone()) {
         return Err(Error::Exists(request.id));
@@ -209,6 +217,8 @@ struct Life {
     start: Option<Start>,
     bounds: Bounds,
     storages: Vec<PathBuf>,
+    /// Where its hooks are run, if it has any.
+    bundle: Option<Bundle>,
     /// For the environment of processes to come.
     addresses: GuestAddresses,
 }
@@ -237,7 +247,9 @@ impl Life {
             cgroup_v1: jail::cgroup::v1_hierarchies(),
             mqueue: Some(shared.mqueue),
         };
+        shared.guest_hooks.add_to(&mut request.spec);
         let plan = jail::plan::container(&request.spec, &context)?;
+        let bundle = Bundle::of(&plan, &context.bundle, &request.spec)?;
         let storages = tokio::select! {
             storages = guest.sandbox.storages.acquire(&guest, &request.id, &request.storages) => storages?,
             () = container.given_up() => return Err(Error::GivenUp(request.id)),
@@ -245,9 +257,11 @@ impl Life {
         let launched = Self::launch(&request, &guest, &container, &plan);
         match caught(&request.id, launched).await {
             Ok((bounds, init, start)) => {
-                Ok(Self { guest, container, plan, init, start: Some(start), bounds, storages, addresses })
+                let start = Some(start);
+                Ok(Self { guest, container, plan, init, start, bounds, storages, bundle, addresses })
             }
             Err(error) => {
+                hooks::poststop(&plan, &guest.reaper).await;
                 guest.sandbox.storages.release(storages).await;
                 Err(error)
             }
@@ -266,10 +280,14 @@ impl Life {
         }
         let launched = async {
             let reservation = container.processes.reserve(INIT)?;
-            let launching = launch::start(plan, None, guest.config.pipe_size, &guest.reaper)?;
+            let mounts = launch::mapped_mounts(plan).await?;
+            let launching = launch::start(plan, None, mounts, guest.config.pipe_size, &guest.reaper)?;
+            launching.run_hooks(plan, &guest.reaper).await?;
             let (process, start) = launching.ready().await?;
             guest.sandbox.offer_pid_namespace(process.pid());
             let process = Arc::new(process);
+            let shared = request.shared_mounts.clone();
+            shared_mounts::attach(shared, container.name(), &process, &guest.containers).await?;
             reservation.fill(process.clone());
             Ok((process, start))
         };
@@ -316,6 +334,7 @@ impl Life {
             self.bounds.watch_oom(id, self.init.exit.clone(), &self.guest.oom);
         }
         start.start().await?;
+        hooks::poststart(&self.plan, self.init.pid(), &self.guest.reaper).await;
         tracing::info!(container = %self.container.id(), pid = self.init.pid(), "started");
         Ok(())
     }
@@ -333,7 +352,7 @@ impl Life {
             let reservation = self.container.processes.reserve(&id)?;
             let plan = jail::plan::exec(process, &self.plan)?;
             let (pipe_size, reaper) = (self.guest.config.pipe_size, &self.guest.reaper);
-            Ok((reservation, launch::start(&plan, Some(self.init.pidfd()), pipe_size, reaper)?))
+            Ok((reservation, launch::start(&plan, Some(self.init.pidfd()), Vec::new(), pipe_size, reaper)?))
         })();
         match begun {
             Err(error) => drop(reply.send(Err(error))),
@@ -383,6 +402,8 @@ impl Life {
             // Those whose cgroup is gone are dead; their exits arrive with the next signal of the kernel's.
             let _ = tokio::time::timeout(REMOVAL, process.exit.wait()).await;
         }
+        hooks::poststop(&self.plan, &self.guest.reaper).await;
+        self.bundle = None;
         self.guest.sandbox.storages.release(std::mem::take(&mut self.storages)).await;
         tracing::info!(container = %self.container.id(), "removed");
     }

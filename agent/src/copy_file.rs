@@ -102,8 +102,7 @@ impl Uploads {
         drop(std::mem::take(&mut *self.uploads()));
     }
 
-    /// The same as [`copy`], at once and below any directory.
-    pub(crate) fn take(&self, request: &CopyFileRequest, root: &Path) -> Result<(), Error> {
+    fn take(&self, request: &CopyFileRequest, root: &Path) -> Result<(), Error> {
         let wanted = Wanted::of(request, root)?;
         let at = |step| wanted.step(step);
         let kind = request.file_mode & libc::S_IFMT;

@@ -14,7 +14,8 @@ pub(crate) fn describe(request: &GuestDetailsRequest, is_init: bool) -> GuestDet
         init_daemon: is_init,
         device_handlers: crate::devices::TYPES.iter().map(|kind| kind.to_string()).collect(),
         storage_handlers: crate::storage::DRIVERS.iter().map(|driver| driver.to_string()).collect(),
-        supports_seccomp: false,
+        supports_seccomp: jail::filters_system_calls(),
+        extra_features: extra_features(),
         ..Default::default()
     };
     GuestDetailsResponse {
@@ -25,6 +26,13 @@ pub(crate) fn describe(request: &GuestDetailsRequest, is_init: bool) -> GuestDet
     }
 }
 
+/// Peers look for the first ones by name; the rest describes the jail.
+fn extra_features() -> Vec<String> {
+    let peers = [("seccomp", jail::filters_system_calls()), ("agent-policy", cfg!(feature = "policy"))];
+    let peers = peers.into_iter().filter(|(_, on)| *on).map(|(name, _)| name.to_string());
+    peers.chain(jail::features()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -33,7 +41,8 @@ mod tests {
     fn only_what_was_asked_for_is_looked_up() {
         let answer = describe(&GuestDetailsRequest::default(), true);
         assert_eq!((answer.mem_block_size_bytes, answer.support_mem_hotplug_probe), (0, false));
-        assert!(answer.agent_details.init_daemon);
+        assert!(answer.agent_details.init_daemon && answer.agent_details.supports_seccomp);
+        assert_eq!(answer.agent_details.extra_features[0], "seccomp");
         assert!(answer.agent_details.device_handlers.contains(&"vfio-pci".to_string()));
         assert!(answer.agent_details.storage_handlers.contains(&"virtio-fs".to_string()));
     }

@@ -6,6 +6,7 @@
 
 mod arguments;
 mod boot;
+mod bundle;
 mod cdi;
 mod clock;
 mod config;
@@ -21,6 +22,7 @@ mod dns;
 pub mod fuzz;
 mod guest;
 mod helper;
+mod hooks;
 mod launch;
 mod log;
 mod mem_agent;
@@ -41,6 +43,7 @@ mod registry;
 mod resources;
 mod sandbox;
 mod service;
+mod shared_mounts;
 mod shelter;
 #[cfg(feature = "tracing-spans")]
 mod spans;

@@ -53,7 +53,8 @@ impl Streams {
             stderr: Some(Output::new(Channel::new(our_stderr)?)),
             terminal: None,
         };
-        let io = ChildIo { stdin: Some(stdin), stdout: Some(stdout), stderr: Some(stderr), container: None };
+        let io =
+            ChildIo { stdin: Some(stdin), stdout: Some(stdout), stderr: Some(stderr), ..ChildIo::default() };
         Ok((streams, io))
     }
 

@@ -15,6 +15,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::sethostname;
 
 use crate::guest::Guest;
+use crate::hooks::GuestHooks;
 use crate::storage::{self, Storages};
 use crate::{dns, modules, mountinfo};
 
@@ -57,6 +58,8 @@ enum State {
         /// The pid namespace of the first container, which shares it with those that ask. Open, so that it keeps its
         /// name when that container is gone.
         pid_namespace: Option<File>,
+        /// Programs of the guest that run for every container.
+        guest_hooks: GuestHooks,
     },
     Destroyed,
 }
@@ -71,6 +74,7 @@ pub(crate) struct Shared {
     pub(crate) mqueue: PathBuf,
     /// A path to the shared pid namespace, if a container has made one.
     pub(crate) pid: Option<PathBuf>,
+    pub(crate) guest_hooks: GuestHooks,
 }
 
 impl Sandbox {
@@ -94,6 +98,7 @@ impl Sandbox {
         modules::load(&guest.reaper, &request.kernel_modules).await?;
         self.storages.clear().await;
         guest.uploads.clear();
+        let hooks = PathBuf::from(request.guest_hook_path);
         let (storages, id) = blocking(move || {
             reset_run_directory()
                 .map_err(|source| Error::Step { step: "reset the run directory", source })?;
@@ -104,7 +109,9 @@ impl Sandbox {
         })
         .await?;
         self.storages.acquire(guest, "sandbox", &storages).await?;
-        *self.state() = State::Made { id, pid_namespace: None };
+        // After the storages: that is where they may be.
+        let guest_hooks = blocking(move || Ok(scan(&hooks))).await?;
+        *self.state() = State::Made { id, pid_namespace: None, guest_hooks };
         crate::timeline::stamp("sandbox created");
         Ok(())
     }
@@ -112,7 +119,7 @@ impl Sandbox {
     /// What a new container joins.
     pub(crate) fn shared(&self) -> Result<Shared, Error> {
         let state = self.state();
-        let State::Made { id, pid_namespace } = &*state else {
+        let State::Made { id, pid_namespace, guest_hooks } = &*state else {
             return Err(if matches!(*state, State::Destroyed) { Error::Destroyed } else { Error::Missing });
         };
         let namespaces = Path::new(paths::SANDBOX_NAMESPACES);
@@ -124,6 +131,7 @@ impl Sandbox {
             pid: pid_namespace
                 .as_ref()
                 .map(|file| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))),
+            guest_hooks: guest_hooks.clone(),
         })
     }
 
@@ -146,6 +154,11 @@ impl Sandbox {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+}
+
+/// The hooks in a directory of the guest; none if there is no such name.
+fn scan(directory: &Path) -> GuestHooks {
+    if directory.is_absolute() { GuestHooks::scan(directory) } else { GuestHooks::default() }
 }
 
 /// Runs what may block on a thread where it holds up nobody.

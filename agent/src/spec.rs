@@ -11,7 +11,7 @@ pub(crate) mod resources;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::str::FromStr as _;
+use std::str::FromStr;
 
 use agent_api::oci as wire;
 use jail::oci;
@@ -34,23 +34,8 @@ pub(crate) fn container(spec: &wire::Spec) -> Result<oci::Spec, Error> {
     out.set_mounts(list(&spec.Mounts, mount));
     out.set_annotations((!spec.Annotations.is_empty()).then(|| spec.Annotations.clone()));
     out.set_linux(spec.Linux.as_ref().map(linux).transpose()?);
-    out.set_hooks(None);
+    out.set_hooks(spec.Hooks.as_ref().map(hooks));
     Ok(out)
-}
-
-/// What a spec asks for and this agent does not do yet. Peers send some of it for every container, so it is said and
-/// not refused.
-pub(crate) fn not_applied(spec: &wire::Spec) -> Vec<&'static str> {
-    let process = spec.Process.as_ref();
-    let linux = spec.Linux.as_ref();
-    let parts = [
-        ("hooks", spec.Hooks.is_some()),
-        ("process.apparmorProfile", process.is_some_and(|process| !process.ApparmorProfile.is_empty())),
-        ("process.selinuxLabel", process.is_some_and(|process| !process.SelinuxLabel.is_empty())),
-        ("linux.seccomp", linux.is_some_and(|linux| linux.Seccomp.is_some())),
-        ("linux.intelRdt", linux.is_some_and(|linux| linux.IntelRdt.is_some())),
-    ];
-    parts.into_iter().filter(|(_, asked)| *asked).map(|(part, _)| part).collect()
 }
 
 /// A process of a container: its first, or one that joins it.
@@ -164,7 +149,64 @@ fn linux(linux: &wire::Linux) -> Result<oci::Linux, Error> {
     out.set_masked_paths(list(&linux.MaskedPaths, String::clone));
     out.set_readonly_paths(list(&linux.ReadonlyPaths, String::clone));
     out.set_mount_label(given(&linux.MountLabel));
+    out.set_seccomp(linux.Seccomp.as_ref().map(seccomp).transpose()?);
+    let rdt = linux.IntelRdt.as_ref().filter(|rdt| !rdt.L3CacheSchema.is_empty());
+    out.set_intel_rdt(rdt.map(|rdt| {
+        let mut out = oci::LinuxIntelRdt::default();
+        out.set_l3_cache_schema(Some(rdt.L3CacheSchema.clone()));
+        out
+    }));
     Ok(out)
+}
+
+/// No timeout is the jail's own; one that cannot be is refused there.
+fn hooks(hooks: &wire::Hooks) -> oci::Hooks {
+    let list = |hooks: &[wire::Hook]| list(hooks, hook);
+    let mut out = oci::Hooks::default();
+    #[allow(deprecated)] // peers send it all the same
+    out.set_prestart(list(&hooks.Prestart));
+    out.set_create_runtime(list(&hooks.CreateRuntime));
+    out.set_create_container(list(&hooks.CreateContainer));
+    out.set_start_container(list(&hooks.StartContainer));
+    out.set_poststart(list(&hooks.Poststart)).set_poststop(list(&hooks.Poststop));
+    out
+}
+
+fn hook(hook: &wire::Hook) -> oci::Hook {
+    let mut out = oci::Hook::default();
+    out.set_path(PathBuf::from(&hook.Path)).set_args(list(&hook.Args, String::clone));
+    out.set_env(list(&hook.Env, String::clone)).set_timeout(nonzero(hook.Timeout));
+    out
+}
+
+/// Words that nobody knows are errors: a filter that is not what was meant is worse than none.
+fn seccomp(seccomp: &wire::LinuxSeccomp) -> Result<oci::LinuxSeccomp, Error> {
+    let mut out = oci::LinuxSeccomp::default();
+    out.set_default_action(word("seccomp action", &seccomp.DefaultAction)?);
+    out.set_architectures(try_list(&seccomp.Architectures, |arch| word("seccomp architecture", arch))?);
+    out.set_flags(try_list(&seccomp.Flags, |flag| word("seccomp flag", flag))?);
+    out.set_syscalls(try_list(&seccomp.Syscalls, syscall)?);
+    Ok(out)
+}
+
+fn syscall(syscall: &wire::LinuxSyscall) -> Result<oci::LinuxSyscall, Error> {
+    let mut out = oci::LinuxSyscall::default();
+    out.set_names(syscall.Names.clone()).set_action(word("seccomp action", &syscall.Action)?);
+    out.set_errno_ret(match &syscall.ErrnoRet {
+        Some(wire::linux_syscall::ErrnoRet::Errnoret(number)) => Some(*number),
+        _ => None,
+    });
+    out.set_args(try_list(&syscall.Args, |arg| {
+        let index = usize::try_from(arg.Index).unwrap_or(usize::MAX);
+        let operator: oci::LinuxSeccompOperator = word("seccomp operator", &arg.Op)?;
+        let out = oci::LinuxSeccompArgBuilder::default().index(index).op(operator);
+        Ok(out.value(arg.Value).value_two(arg.ValueTwo).build().expect(COMPLETE))
+    })?);
+    Ok(out)
+}
+
+fn word<T: FromStr>(what: &'static str, text: &str) -> Result<T, Error> {
+    T::from_str(text).map_err(|_| unknown(what, text))
 }
 
 fn id_mapping(mapping: &wire::LinuxIDMapping) -> oci::LinuxIdMapping {

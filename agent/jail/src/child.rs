@@ -1,17 +1,20 @@
 //! The child's side: from a fresh `husk-agent jail` to the plan's program.
 
+use std::collections::VecDeque;
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::rc::Rc;
 
+use capctl::caps::CapState;
 use nix::errno::Errno;
 use nix::unistd::execve;
 
 use crate::control::{Failure, Report, Reporter};
 use crate::identity::Identity;
 use crate::plan::Plan;
-use crate::{steps, sys};
+use crate::{hooks, identity, labels, steps, sys};
 
 /// How the child leaves when it could not become the program. The agent knows why from the report; the number only
 /// has to be one that no shell gives a meaning.
@@ -23,6 +26,12 @@ pub(crate) struct Child {
     pub(crate) plan: Plan,
     /// For an exec: the pidfd of the container's first process.
     pub(crate) container: Option<OwnedFd>,
+    /// The mounts that the agent has prepared, in the order of the plan.
+    pub(crate) mapped: VecDeque<OwnedFd>,
+    /// The way to the agent.
+    pub(crate) reporter: Rc<Reporter>,
+    /// Where the labels of the program are written.
+    pub(crate) labels: labels::Writers,
     /// The container's root directory.
     pub(crate) root: Option<OwnedFd>,
     /// Who the process will be.
@@ -31,6 +40,8 @@ pub(crate) struct Child {
     pub(crate) pty: Option<OwnedFd>,
     /// Where the program was found.
     pub(crate) program: Option<PathBuf>,
+    /// What this process holds until its filter is in place, and not longer.
+    pub(crate) last_capabilities: Option<CapState>,
 }
 
 /// Why a step failed: what it was doing to which object, and the kernel's answer.
@@ -87,7 +98,7 @@ impl<T> At<T> for std::io::Result<T> {
 /// touches a descriptor or starts a thread.
 pub fn enter() -> ! {
     let Ok(socket) = sys::inherited(4) else { std::process::exit(FAILED) };
-    let reporter = Reporter::new(socket);
+    let reporter = Rc::new(Reporter::new(socket));
     let mut step = "plan";
     let Err(fault) = become_program(&reporter, &mut step);
     if let Some(fault) = fault {
@@ -99,12 +110,12 @@ pub fn enter() -> ! {
 
 /// `Err(None)`: the agent did not want the process any more.
 fn become_program(
-    reporter: &Reporter,
+    reporter: &Rc<Reporter>,
     step: &mut &'static str,
 ) -> Result<std::convert::Infallible, Option<Fault>> {
     // Blocked since the clone. A signal sent to a container that is still being made must not be lost.
     nix::sys::signal::SigSet::empty().thread_set_mask().at(|| "signal mask")?;
-    let mut child = Child::load()?;
+    let mut child = Child::load(reporter.clone())?;
     for (name, run) in steps::of(&child.plan) {
         *step = name;
         run(&mut child)?;
@@ -113,20 +124,38 @@ fn become_program(
     reporter.send(&Report::Ready, child.pty.as_ref()).at(|| "report")?;
     // From here on the master is the agent's alone: a terminal whose agent went away hangs up.
     child.pty = None;
-    if !child.plan.is_exec() && !reporter.await_start().at(|| "wait for the start")? {
+    if !child.plan.is_exec() && !reporter.await_go().at(|| "wait for the start")? {
         return Err(None);
     }
+    *step = "hooks";
+    hooks::before_program(&child)?;
     *step = "exec";
     Err(Some(child.execute(reporter)))
 }
 
 impl Child {
-    fn load() -> Result<Child, Fault> {
+    fn load(reporter: Rc<Reporter>) -> Result<Child, Fault> {
         let plan = sys::inherited(3).at(|| "plan")?;
         let plan: Plan = serde_json::from_reader(std::io::BufReader::new(File::from(plan)))
             .map_err(|error| Fault::refused(format!("plan: {error}")))?;
         let container = if plan.is_exec() { Some(sys::inherited(5).at(|| "container")?) } else { None };
-        Ok(Child { plan, container, root: None, identity: None, pty: None, program: None })
+        let mounts = plan.container.iter().flat_map(|container| &container.mounts);
+        let mapped = mounts.filter(|mount| mount.owners.is_some()).zip(5..);
+        let mapped = mapped
+            .map(|(mount, fd)| sys::inherited(fd).at(|| format!("mount at {:?}", mount.destination)))
+            .collect::<Result<_, _>>()?;
+        Ok(Child {
+            plan,
+            container,
+            mapped,
+            reporter,
+            labels: labels::Writers::default(),
+            root: None,
+            identity: None,
+            pty: None,
+            program: None,
+            last_capabilities: None,
+        })
     }
 
     /// Executes the program; returns only if that fails.
@@ -143,15 +172,27 @@ impl Child {
             env.push(c_string(&format!("HOME={}", identity.home)));
         }
         let path = c_string(&program.to_string_lossy());
-        let prepared = sys::cloexec_from(3)
-            .and_then(|()| sys::default_signals())
-            .and_then(|()| reporter.send(&Report::Executing, None));
-        if let Err(errno) = prepared {
-            return Fault::new(format!("exec: {name:?}"), errno);
-        }
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(process.user.umask));
+        let prepared =
+            sys::cloexec_from(3).and_then(|()| sys::default_signals()).at(|| format!("exec: {name:?}"));
+        let prepared = prepared
+            .and_then(|()| self.labels.write())
+            .and_then(|()| reporter.send(&Report::Executing, None).at(|| "report"))
+            .and_then(|()| self.filter());
+        if let Err(fault) = prepared {
+            return fault;
+        }
         let Err(errno) = execve(&path, &argv, &env);
         Fault::new(format!("exec: {name:?}"), errno)
+    }
+
+    /// Puts the filter of system calls in place: the last thing but one, so that it has to allow nothing of ours but
+    /// the execute itself, and, where a privilege was needed to install it, the call that gives that privilege away.
+    fn filter(&self) -> Result<(), Fault> {
+        let Some(filter) = &self.plan.process.seccomp else { return Ok(()) };
+        identity::raise_for_filter(self)?;
+        sys::set_seccomp(filter.flags, &filter.program).at(|| "seccomp filter")?;
+        identity::lower_after_filter(self)
     }
 }
 

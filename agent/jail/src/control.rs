@@ -1,8 +1,9 @@
 //! The conversation between the agent and a child that is becoming a container process.
 //!
-//! One sequenced-packet socket. The child sends at most one `Ready` (with the terminal's master when there is one),
-//! then perhaps `Failed`; the agent sends at most one byte, which means "start". The socket closes by itself when
-//! the program is executed, so the end of the stream after `Executing` is the proof that it runs.
+//! One sequenced-packet socket. The child sends `Mounted` where the agent has hooks to run before the root is entered,
+//! then at most one `Ready` (with the terminal's master when there is one), then perhaps `Failed`; the agent answers the
+//! first two with one byte, which means "go on". The socket closes by itself when the program is executed, so the end of
+//! the stream after `Executing` is the proof that it runs.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -30,7 +31,10 @@ pub struct Control {
 /// What the child had to say.
 #[derive(Debug)]
 pub enum Message {
-    /// Everything is in place. A container's first process now waits for [`Control::start`]; an exec goes on by
+    /// The container's namespaces and mounts are there, its root is not entered yet. The process waits for
+    /// [`Control::go_on`], so that hooks can be run. Only of plans that say so.
+    Mounted,
+    /// Everything is in place. A container's first process now waits for [`Control::go_on`]; an exec goes on by
     /// itself.
     Ready {
         /// The master side of the process's terminal, if its plan asked for one.
@@ -68,6 +72,7 @@ pub enum ControlError {
 /// What travels.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
+    Mounted,
     Ready,
     Executing,
     Failed(Failure),
@@ -89,6 +94,7 @@ impl Control {
                 Err(error) => return Err(error),
             };
             match report {
+                Report::Mounted => return Ok(Some(Message::Mounted)),
                 Report::Ready => return Ok(Some(Message::Ready { pty })),
                 Report::Executing => self.executing.store(true, Ordering::Relaxed),
                 Report::Failed(failure) => return Ok(Some(Message::Failed(failure))),
@@ -96,10 +102,10 @@ impl Control {
         }
     }
 
-    /// Lets a container's first process go on to its program.
-    pub fn start(&self) -> Result<(), ControlError> {
+    /// Lets a container's first process go on: with its root after `Mounted`, with its program after `Ready`.
+    pub fn go_on(&self) -> Result<(), ControlError> {
         let flags = MsgFlags::MSG_NOSIGNAL;
-        socket::send(self.socket.as_raw_fd(), b"s", flags).map(drop).map_err(ControlError::Socket)
+        socket::send(self.socket.as_raw_fd(), b"g", flags).map(drop).map_err(ControlError::Socket)
     }
 
     /// Both ends of a new conversation.
@@ -192,8 +198,8 @@ impl Reporter {
         let _ = self.send(&Report::Failed(failure), None);
     }
 
-    /// Waits for the start byte. False when the agent closed its end instead.
-    pub(crate) fn await_start(&self) -> Result<bool, Errno> {
+    /// Waits until it may go on. False when the agent closed its end instead.
+    pub(crate) fn await_go(&self) -> Result<bool, Errno> {
         let mut byte = [0_u8; 1];
         loop {
             match socket::recv(self.0.as_raw_fd(), &mut byte, MsgFlags::empty()) {
@@ -219,8 +225,8 @@ mod tests {
         assert!(control.recv().unwrap().is_none());
         child.send(&Report::Ready, None).unwrap();
         assert!(matches!(control.recv().unwrap(), Some(Message::Ready { pty: None })));
-        control.start().unwrap();
-        assert!(child.await_start().unwrap());
+        control.go_on().unwrap();
+        assert!(child.await_go().unwrap());
         child.send(&Report::Executing, None).unwrap();
         assert!(control.recv().unwrap().is_none());
         drop(child);
@@ -275,6 +281,6 @@ mod tests {
     fn a_start_that_never_comes_is_noticed() {
         let (control, child) = pair();
         drop(control);
-        assert!(!child.await_start().unwrap());
+        assert!(!child.await_go().unwrap());
     }
 }

@@ -77,26 +77,50 @@ pub(crate) fn assume(child: &mut Child) -> Result<(), Fault> {
     setresgid(gid, gid, gid).at(|| format!("gid {gid}"))?;
     setresuid(uid, uid, uid).at(|| format!("uid {uid}"))?;
     capctl::prctl::set_keepcaps(false).map_err(errno).at(|| "keep capabilities")?;
-    set_capabilities(wanted, held)?;
+    // A filter takes either the promise or this right, which then goes last of all.
+    let filter = process.seccomp.is_some() && !process.no_new_privileges;
+    let last = set_capabilities(wanted, held, filter)?;
     if process.no_new_privileges {
         capctl::prctl::set_no_new_privs().map_err(errno).at(|| "no new privileges")?;
     }
+    child.last_capabilities = filter.then_some(last);
     Ok(())
 }
 
-fn set_capabilities(wanted: &Capabilities, held: CapSet) -> Result<(), Fault> {
+/// Puts in force what installing a filter takes, if that was kept for it.
+pub(crate) fn raise_for_filter(child: &Child) -> Result<(), Fault> {
+    if child.last_capabilities.is_none() {
+        return Ok(());
+    }
+    let mut state = CapState::get_current().map_err(errno).at(|| "read capabilities")?;
+    state.effective.add(Cap::SYS_ADMIN);
+    state.set_current().map_err(errno).at(|| "capability to filter system calls")
+}
+
+/// And gives it away.
+pub(crate) fn lower_after_filter(child: &Child) -> Result<(), Fault> {
+    let Some(last) = child.last_capabilities else { return Ok(()) };
+    last.set_current().map_err(errno).at(|| "set capabilities")
+}
+
+/// Sets what is wanted, and returns it; with more in store, but not in force, for who still has a filter to install.
+fn set_capabilities(wanted: &Capabilities, held: CapSet, filter: bool) -> Result<CapState, Fault> {
     // What this process never had cannot be granted, and is no reason to refuse the rest.
     let granted = |bits: u64| held.iter().filter(|&cap| bits >> cap as u8 & 1 == 1).collect::<CapSet>();
     let mut state = CapState::empty();
     state.permitted = granted(wanted.permitted);
     state.effective = granted(wanted.effective & wanted.permitted);
     state.inheritable = granted(wanted.inheritable);
-    state.set_current().map_err(errno).at(|| "set capabilities")?;
+    let mut now = state;
+    if filter {
+        now.permitted |= granted(1 << Cap::SYS_ADMIN as u8);
+    }
+    now.set_current().map_err(errno).at(|| "set capabilities")?;
     ambient::clear().map_err(errno).at(|| "clear ambient capabilities")?;
     for cap in granted(wanted.ambient & wanted.permitted & wanted.inheritable).iter() {
         ambient::raise(cap).map_err(errno).at(|| format!("raise ambient {cap}"))?;
     }
-    Ok(())
+    Ok(state)
 }
 
 fn read<T>(root: &OwnedFd, path: &str, parse: fn(&str) -> Option<T>) -> Result<Vec<T>, Fault> {

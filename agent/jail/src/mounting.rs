@@ -17,9 +17,21 @@ use crate::{copy_up, inside, rootfs};
 /// Attributes that may be added everywhere, also to mounts a user namespace has locked.
 const ALWAYS: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::NOSYMFOLLOW;
 
-pub(crate) fn mount_one(root: &OwnedFd, mount: &Mount, in_user_namespace: bool) -> Result<(), Fault> {
+/// Mounts one. `prepared` is what the agent has made of its source, where it had to.
+pub(crate) fn mount_one(
+    root: &OwnedFd,
+    mount: &Mount,
+    prepared: Option<OwnedFd>,
+    in_user_namespace: bool,
+) -> Result<(), Fault> {
     match &mount.source {
-        Source::Bind { path, recursive } => bind(root, mount, path, *recursive, in_user_namespace),
+        Source::Bind { path, recursive } => {
+            let tree = match prepared {
+                Some(tree) => tree,
+                None => open_source(mount, path, *recursive)?,
+            };
+            bind(root, mount, path, &tree, in_user_namespace)
+        }
         Source::FileSystem { fstype, source } if mount.options.remount => {
             remount(root, mount, fstype, source)
         }
@@ -28,24 +40,29 @@ pub(crate) fn mount_one(root: &OwnedFd, mount: &Mount, in_user_namespace: bool) 
             Err(fault)
                 if fstype == "cgroup2" && in_user_namespace && fault.is(&[Errno::EPERM, Errno::EBUSY]) =>
             {
-                bind(root, mount, Path::new(crate::cgroup::ROOT), true, true)
+                let path = Path::new(crate::cgroup::ROOT);
+                bind(root, mount, path, &open_source(mount, path, true)?, true)
             }
             other => other,
         },
     }
 }
 
+fn open_source(mount: &Mount, source: &Path, recursive: bool) -> Result<OwnedFd, Fault> {
+    sys::clone_mount(AT_FDCWD, source, recursive)
+        .at(|| format!("mount {source:?} at {:?}", mount.destination))
+}
+
 fn bind(
     root: &OwnedFd,
     mount: &Mount,
     source: &Path,
-    recursive: bool,
+    tree: &OwnedFd,
     in_user_namespace: bool,
 ) -> Result<(), Fault> {
     let Mount { destination, options, .. } = mount;
     let what = || format!("mount {source:?} at {destination:?}");
-    let tree = sys::clone_mount(AT_FDCWD, source, recursive).at(what)?;
-    let directory = file_type(&tree).at(what)? == SFlag::S_IFDIR;
+    let directory = file_type(tree).at(what)? == SFlag::S_IFDIR;
     let target = if directory {
         inside::make_directories(root, destination)
     } else {
@@ -53,9 +70,9 @@ fn bind(
     };
     let target = target.at(what)?;
     refuse_proc(&target, destination)?;
-    set_attributes(&tree, options, in_user_namespace).at(what)?;
-    sys::attach_mount(&tree, &target).at(what)?;
-    propagate(&tree, options).at(what)
+    set_attributes(tree, options, in_user_namespace).at(what)?;
+    sys::attach_mount(tree, &target).at(what)?;
+    propagate(tree, options).at(what)
 }
 
 fn set_attributes(tree: &OwnedFd, options: &MountOptions, in_user_namespace: bool) -> Result<(), Errno> {
@@ -86,7 +103,9 @@ fn new(root: &OwnedFd, mount: &Mount, fstype: &str, source: &str) -> Result<(), 
     } else {
         None
     };
+    // There is nothing below a fresh file system: what shall hold for all of it holds for its top.
     let mut open = options.clone();
+    open.set |= options.set_below;
     if rootfs::sealed_late(mount) {
         open.set &= !attr::RDONLY;
     }

@@ -59,10 +59,12 @@ pub(crate) fn bind_root(child: &mut Child) -> Result<(), Fault> {
 }
 
 pub(crate) fn mount_all(child: &mut Child) -> Result<(), Fault> {
-    let in_user_namespace = child.plan.namespaces.creates(crate::plan::NamespaceKind::User);
+    let in_user_namespace = child.plan.namespaces.contains(crate::plan::NamespaceKind::User);
+    let mut mapped = std::mem::take(&mut child.mapped);
     let root = root(child)?;
     for mount in &container(child)?.mounts {
-        mounting::mount_one(root, mount, in_user_namespace)?;
+        let prepared = if mount.owners.is_some() { mapped.pop_front() } else { None };
+        mounting::mount_one(root, mount, prepared, in_user_namespace)?;
     }
     Ok(())
 }
@@ -99,7 +101,8 @@ pub(crate) fn seal(child: &mut Child) -> Result<(), Fault> {
 /// Whether a mount only becomes read-only at the end: mount points are still made in it.
 pub(crate) fn sealed_late(mount: &crate::plan::Mount) -> bool {
     let fresh = matches!(&mount.source, Source::FileSystem { fstype, .. } if fstype == "tmpfs");
-    fresh && !mount.options.remount && mount.options.set & attr::RDONLY != 0
+    let all = mount.options.set | mount.options.set_below;
+    fresh && !mount.options.remount && all & attr::RDONLY != 0
 }
 
 pub(crate) fn make_and_enter_cwd(child: &mut Child) -> Result<(), Fault> {

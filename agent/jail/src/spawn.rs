@@ -4,18 +4,18 @@
 //! of its own, its limits: only the agent still has the right to. Then it executes `exe` as `husk-agent jail` with
 //! this fixed set of descriptors, and nothing else open:
 //!
-//! | 0, 1, 2 | 3 | 4 | 5 |
+//! | 0, 1, 2 | 3 | 4 | from 5 on |
 //! |---|---|---|---|
-//! | standard streams | the plan | its end of [`Control`] | for an exec: the pidfd of the container's first process |
+//! | standard streams | the plan | its end of [`Control`] | for an exec: the pidfd of the container's first process; for a container: its [`mapped_mounts`] |
 
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, fcntl, open};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
@@ -23,7 +23,7 @@ use nix::sys::stat::Mode;
 use crate::Plan;
 use crate::cgroup::{Cgroup, CgroupError, Seat};
 use crate::control::Control;
-use crate::plan::{IdMap, NamespaceKind};
+use crate::plan::{IdMap, NamespaceKind, Source};
 use crate::sys;
 
 /// The first argument with which the agent's binary must call [`crate::enter`].
@@ -40,6 +40,8 @@ pub struct ChildIo<'a> {
     pub stderr: Option<OwnedFd>,
     /// For an exec: the pidfd of the container's first process.
     pub container: Option<BorrowedFd<'a>>,
+    /// For a container: what [`mapped_mounts`] gave for its plan.
+    pub mounts: Vec<OwnedFd>,
 }
 
 /// A process on its way into its container. A direct child of the calling process, which must wait for it.
@@ -88,6 +90,16 @@ pub enum SpawnError {
     /// The container's first process is gone.
     #[error("jail: exec: the container's first process is gone")]
     ContainerGone,
+    /// A mount whose owners are mapped could not be prepared.
+    #[error("jail: id-mapped mount of {path:?} at {at:?}: {source}")]
+    Mapped {
+        /// Its source.
+        path: PathBuf,
+        /// Its place in the container.
+        at: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The clone failed.
     #[error("jail: clone: {0}")]
     Clone(#[source] Errno),
@@ -103,28 +115,55 @@ pub enum SpawnError {
     },
 }
 
+/// The mounts of a plan whose owners are mapped, in its order, detached.
+///
+/// Only the agent may map owners: a container with a user namespace of its own has no say over the file systems outside
+/// of it. Waits for the sources to answer, so call it on a thread that may wait.
+pub fn mapped_mounts(plan: &Plan) -> Result<Vec<OwnedFd>, SpawnError> {
+    let mounts = plan.container.iter().flat_map(|container| &container.mounts);
+    let mut out = Vec::new();
+    for mount in mounts {
+        let (Some(owners), Source::Bind { path, recursive }) = (&mount.owners, &mount.source) else {
+            continue;
+        };
+        let made = sys::user_namespace(&id_map(&owners.uids), &id_map(&owners.gids)).and_then(|namespace| {
+            let tree = sys::clone_mount(AT_FDCWD, path, *recursive)?;
+            sys::map_owners(&tree, &namespace, owners.below)?;
+            Ok(tree)
+        });
+        let at = mount.destination.clone();
+        out.push(made.map_err(|source| SpawnError::Mapped { path: path.clone(), at, source })?);
+    }
+    Ok(out)
+}
+
 /// Starts the process of `plan`.
 ///
 /// Blocks for no longer than a clone takes, but enters namespaces with the calling thread meanwhile: call it on a
 /// thread that does nothing else at the time. `exe` is the path of a binary whose main calls [`crate::enter`] when its
 /// first argument is `jail`.
 pub fn spawn(plan: &Plan, io: ChildIo<'_>, exe: &CStr) -> Result<Spawned, SpawnError> {
-    let plan_file = above(plan_file(plan).map_err(SpawnError::Plan)?, "plan")?;
+    let floor = Floor(sys::FIRST_FREE_FD.max(FIXED + 1 + io.mounts.len() as RawFd));
+    let plan_file = floor.above(plan_file(plan).map_err(SpawnError::Plan)?, "plan")?;
     let (control, report) =
         Control::pair().map_err(|source| SpawnError::Descriptor { what: "control socket", source })?;
     let (release, releaser) = nix::unistd::pipe2(OFlag::O_CLOEXEC)
         .map_err(|source| SpawnError::Descriptor { what: "release pipe", source })?;
-    let release = above(release, "release pipe")?;
-    let releaser = above(releaser, "release pipe")?;
-    let report = above(report, "control socket")?;
-    let stdin = stream(io.stdin, OFlag::O_RDONLY, "stdin")?;
-    let stdout = stream(io.stdout, OFlag::O_WRONLY, "stdout")?;
-    let stderr = stream(io.stderr, OFlag::O_WRONLY, "stderr")?;
+    let release = floor.above(release, "release pipe")?;
+    let releaser = floor.above(releaser, "release pipe")?;
+    let report = floor.above(report, "control socket")?;
+    let stdin = floor.stream(io.stdin, OFlag::O_RDONLY, "stdin")?;
+    let stdout = floor.stream(io.stdout, OFlag::O_WRONLY, "stdout")?;
+    let stderr = floor.stream(io.stderr, OFlag::O_WRONLY, "stderr")?;
     let container = match (plan.is_exec(), io.container) {
         (true, None) => return Err(SpawnError::NoContainer),
-        (true, Some(fd)) => Some(duplicate(fd, "container pidfd")?),
+        (true, Some(fd)) => Some(floor.duplicate(fd, "container pidfd")?),
         (false, _) => None,
     };
+    let mounts =
+        io.mounts.into_iter().map(|tree| floor.above(tree, "mount")).collect::<Result<Vec<_>, _>>()?;
+    let user = plan.namespaces.joins(NamespaceKind::User);
+    let user = user.map(|path| open_namespace(NamespaceKind::User, path)).transpose()?;
     let seat = plan.cgroup.as_deref().map(|path| Cgroup::seat(path, plan.is_exec())).transpose()?;
     let cgroup = match &seat {
         Some(Seat::Directory(fd)) => Some(fd.as_fd()),
@@ -133,12 +172,14 @@ pub fn spawn(plan: &Plan, io: ChildIo<'_>, exe: &CStr) -> Result<Spawned, SpawnE
 
     let mut fds = vec![stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), plan_file.as_fd(), report.as_fd()];
     fds.extend(container.as_ref().map(AsFd::as_fd));
+    fds.extend(mounts.iter().map(AsFd::as_fd));
     let launch = sys::Launch {
-        namespaces: plan.namespaces.create.iter().fold(0, |flags, kind| flags | kind.flag()),
+        namespaces: born_with(plan).fold(0, |flags, kind| flags | kind.flag()),
+        user_namespace: user.as_ref().map(AsFd::as_fd),
         cgroup,
         fds: &fds,
         release: release.as_fd(),
-        become_root: plan.namespaces.creates(NamespaceKind::User),
+        become_root: plan.namespaces.contains(NamespaceKind::User),
         exe,
         argv: &ARGV,
     };
@@ -182,7 +223,8 @@ impl Visit {
                 },
             );
         }
-        for join in &plan.namespaces.join {
+        let others = [NamespaceKind::User, NamespaceKind::Time];
+        for join in plan.namespaces.join.iter().filter(|join| !others.contains(&join.kind)) {
             let fd = open_namespace(join.kind, &join.path)?;
             self.step_into(join.kind, &fd, &join.path)?;
         }
@@ -211,6 +253,11 @@ impl Visit {
         }
         outcome
     }
+}
+
+/// The namespaces the clone makes. A time namespace is made by the new process, which then can still set its clocks.
+fn born_with(plan: &Plan) -> impl Iterator<Item = NamespaceKind> + '_ {
+    plan.namespaces.create.iter().copied().filter(|kind| *kind != NamespaceKind::Time)
 }
 
 fn clone_flag(kind: NamespaceKind) -> CloneFlags {
@@ -244,6 +291,8 @@ fn prepare(plan: &Plan, pid: i32, seat: Option<&Seat>) -> Result<(), SpawnError>
             .map_err(fail("uid map"))?;
         std::fs::write(format!("/proc/{pid}/gid_map"), id_map(&plan.namespaces.gids))
             .map_err(fail("gid map"))?;
+    }
+    if plan.namespaces.contains(NamespaceKind::User) {
         for limit in &plan.process.rlimits {
             sys::set_rlimit_of(pid, limit.resource, limit.soft, limit.hard)
                 .map_err(|errno| fail("resource limits")(errno.into()))?;
@@ -266,22 +315,31 @@ fn plan_file(plan: &Plan) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-fn stream(fd: Option<OwnedFd>, mode: OFlag, what: &'static str) -> Result<OwnedFd, SpawnError> {
-    let fd = match fd {
-        Some(fd) => fd,
-        None => open(c"/dev/null", mode | OFlag::O_CLOEXEC, Mode::empty())
-            .map_err(|source| SpawnError::Descriptor { what, source })?,
-    };
-    above(fd, what)
-}
+/// The first number that is not one of the child's fixed ones.
+#[derive(Clone, Copy)]
+struct Floor(RawFd);
 
-/// Moves a descriptor out of the way of the child's fixed numbers.
-fn above(fd: OwnedFd, what: &'static str) -> Result<OwnedFd, SpawnError> {
-    if fd.as_raw_fd() >= sys::FIRST_FREE_FD { Ok(fd) } else { duplicate(fd.as_fd(), what) }
-}
+/// The child's descriptors 0 to 4 are always there.
+const FIXED: RawFd = 4;
 
-fn duplicate(fd: BorrowedFd<'_>, what: &'static str) -> Result<OwnedFd, SpawnError> {
-    let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(sys::FIRST_FREE_FD))
-        .map_err(|source| SpawnError::Descriptor { what, source })?;
-    Ok(sys::fresh(number))
+impl Floor {
+    fn stream(self, fd: Option<OwnedFd>, mode: OFlag, what: &'static str) -> Result<OwnedFd, SpawnError> {
+        let fd = match fd {
+            Some(fd) => fd,
+            None => open(c"/dev/null", mode | OFlag::O_CLOEXEC, Mode::empty())
+                .map_err(|source| SpawnError::Descriptor { what, source })?,
+        };
+        self.above(fd, what)
+    }
+
+    /// Moves a descriptor out of the way of the child's fixed numbers.
+    fn above(self, fd: OwnedFd, what: &'static str) -> Result<OwnedFd, SpawnError> {
+        if fd.as_raw_fd() >= self.0 { Ok(fd) } else { self.duplicate(fd.as_fd(), what) }
+    }
+
+    fn duplicate(self, fd: BorrowedFd<'_>, what: &'static str) -> Result<OwnedFd, SpawnError> {
+        let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(self.0))
+            .map_err(|source| SpawnError::Descriptor { what, source })?;
+        Ok(sys::fresh(number))
+    }
 }

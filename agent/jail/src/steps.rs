@@ -5,18 +5,22 @@
 //! nothing the image holds is trusted to be what it seems.
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::Mode;
 
 use crate::child::{At, Child, Fault};
 use crate::plan::{NamespaceKind, Plan};
-use crate::{covers, identity, nodes, program, rootfs, sys, terminal};
+use crate::{covers, hooks, identity, labels, nodes, program, rootfs, sys, terminal};
 
 pub(crate) type Step = (&'static str, fn(&mut Child) -> Result<(), Fault>);
 
 const CONTAINER: &[Step] = &[
+    ("time namespace", time_namespace),
     ("undumpable", undumpable),
     ("cgroup namespace", cgroup_namespace),
     ("hostname", hostname),
+    ("labels", labels::open),
     ("propagation", rootfs::stop_propagation),
     ("stack", rootfs::stack_root),
     ("root", rootfs::bind_root),
@@ -26,6 +30,7 @@ const CONTAINER: &[Step] = &[
     ("sysctls", sysctls),
     ("masked paths", covers::mask),
     ("read-only paths", covers::protect),
+    ("hooks", hooks::before_root),
     ("pivot", rootfs::pivot),
     ("session", session),
     ("terminal", terminal::open),
@@ -33,6 +38,7 @@ const CONTAINER: &[Step] = &[
     ("seal", rootfs::seal),
     ("user", identity::resolve),
     ("rlimits", rlimits),
+    ("scheduling", scheduling),
     ("standard streams", identity::own_streams),
     ("credentials", identity::assume),
     ("program", program::find),
@@ -40,12 +46,14 @@ const CONTAINER: &[Step] = &[
 
 const EXEC: &[Step] = &[
     ("undumpable", undumpable),
+    ("labels", labels::open),
     ("namespaces", join_container),
     ("session", session),
     ("terminal", terminal::open),
     ("cwd", rootfs::enter_cwd),
     ("user", identity::resolve),
     ("rlimits", rlimits),
+    ("scheduling", scheduling),
     ("standard streams", identity::own_streams),
     ("credentials", identity::assume),
     ("program", program::find),
@@ -59,6 +67,27 @@ pub(crate) fn of(plan: &Plan) -> &'static [Step] {
 fn undumpable(_: &mut Child) -> Result<(), Fault> {
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     sys::set_undumpable().at(|| "undumpable")
+}
+
+/// First of all: the clocks are set through a file of our own in `/proc`, which is out of reach once we are undumpable. A
+/// process is in the time namespace it has made from its next execute on.
+fn time_namespace(child: &mut Child) -> Result<(), Fault> {
+    let namespaces = &child.plan.namespaces;
+    let flag = CloneFlags::from_bits_retain(NamespaceKind::Time.flag() as i32);
+    if let Some(path) = namespaces.joins(NamespaceKind::Time) {
+        let what = || format!("enter time namespace {path:?}");
+        let namespace = open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).at(what)?;
+        return setns(&namespace, flag).at(what);
+    }
+    if !namespaces.creates(NamespaceKind::Time) {
+        return Ok(());
+    }
+    unshare(flag).at(|| "unshare time namespace")?;
+    for offset in &namespaces.clocks {
+        let line = format!("{} {} {}\n", offset.clock, offset.seconds, offset.nanoseconds);
+        std::fs::write("/proc/self/timens_offsets", &line).at(|| format!("time offset {:?}", line.trim()))?;
+    }
+    Ok(())
 }
 
 /// After the clone has put us into the cgroup: the new namespace's root is where we are.
@@ -103,12 +132,33 @@ fn session(_: &mut Child) -> Result<(), Fault> {
 
 /// In a new user namespace the agent has set them already: they may only be lowered there.
 fn rlimits(child: &mut Child) -> Result<(), Fault> {
-    if child.plan.namespaces.creates(NamespaceKind::User) {
+    if child.plan.namespaces.contains(NamespaceKind::User) {
         return Ok(());
     }
     for limit in &child.plan.process.rlimits {
         sys::set_rlimit_of(0, limit.resource, limit.soft, limit.hard)
             .at(|| format!("resource limit {} to {}:{}", limit.resource, limit.soft, limit.hard))?;
+    }
+    Ok(())
+}
+
+fn scheduling(child: &mut Child) -> Result<(), Fault> {
+    let wanted = &child.plan.process.scheduling;
+    if let Some(personality) = wanted.personality {
+        sys::set_personality(personality).at(|| "personality")?;
+    }
+    if let Some(memory) = &wanted.memory {
+        sys::set_memory_policy(memory).at(|| "memory policy")?;
+    }
+    if let Some(processors) = &wanted.processors {
+        sys::set_processors(processors).at(|| "CPU affinity")?;
+    }
+    if let Some(priority) = wanted.io_priority {
+        sys::set_io_priority(priority).at(|| "I/O priority")?;
+    }
+    // Last: under some policies the steps above are not allowed any more.
+    if let Some(scheduler) = &wanted.scheduler {
+        sys::set_scheduler(scheduler).at(|| "scheduler")?;
     }
     Ok(())
 }

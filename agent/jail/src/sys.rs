@@ -5,26 +5,31 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod bpf;
+mod clone;
+mod id_map;
+mod limits;
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc;
 
+pub(crate) use clone::{FIRST_FREE_FD, Launch, clone_and_exec};
+pub(crate) use id_map::user_namespace;
+pub(crate) use limits::{
+    set_io_priority, set_memory_policy, set_personality, set_processors, set_scheduler, set_seccomp,
+};
+
 type Result<T> = std::result::Result<T, Errno>;
 
 const SYS_OPEN_TREE: libc::c_long = 428;
 const SYS_MOVE_MOUNT: libc::c_long = 429;
-const SYS_CLONE3: libc::c_long = 435;
+const SYS_PIDFD_OPEN: libc::c_long = 434;
 const SYS_CLOSE_RANGE: libc::c_long = 436;
 const SYS_OPENAT2: libc::c_long = 437;
 const SYS_MOUNT_SETATTR: libc::c_long = 442;
-
-const CLONE_PIDFD: u64 = 0x1000;
-const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const AT_RECURSIVE: libc::c_uint = 0x8000;
@@ -44,6 +49,7 @@ pub(crate) mod attr {
     pub(crate) const STRICTATIME: u64 = 0x20;
     pub(crate) const NODIRATIME: u64 = 0x80;
     pub(crate) const NOSYMFOLLOW: u64 = 0x0020_0000;
+    pub(super) const IDMAP: u64 = 0x0010_0000;
 }
 
 /// How far `openat2(2)` may walk.
@@ -52,107 +58,6 @@ pub(crate) mod resolve {
     pub(crate) const NO_SYMLINKS: u64 = 0x04;
     pub(crate) const BENEATH: u64 = 0x08;
     pub(crate) const IN_ROOT: u64 = 0x10;
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct CloneArgs {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
-}
-
-/// What the cloned child needs; prepared before the clone, because it may not allocate.
-pub(crate) struct Launch<'a> {
-    /// `CLONE_NEW*` flags.
-    pub(crate) namespaces: u64,
-    /// The cgroup directory to start in.
-    pub(crate) cgroup: Option<BorrowedFd<'a>>,
-    /// The descriptors the child keeps, as 0, 1, 2 and so on. None of them may be below [`FIRST_FREE_FD`].
-    pub(crate) fds: &'a [BorrowedFd<'a>],
-    /// The read end of the pipe on which one byte releases the child.
-    pub(crate) release: BorrowedFd<'a>,
-    /// Whether to become root of the new user namespace before executing.
-    pub(crate) become_root: bool,
-    /// What to execute, with what.
-    pub(crate) exe: &'a CStr,
-    pub(crate) argv: &'a [&'a CStr],
-}
-
-/// Descriptors below this number belong to the child's fixed layout.
-pub(crate) const FIRST_FREE_FD: RawFd = 16;
-
-/// Clones a child that waits to be released and then executes `launch.exe` with an empty environment.
-pub(crate) fn clone_and_exec(launch: &Launch<'_>) -> Result<(i32, OwnedFd)> {
-    let mut argv = [std::ptr::null::<libc::c_char>(); 8];
-    for (slot, arg) in argv.iter_mut().zip(launch.argv.iter().take(7)) {
-        *slot = arg.as_ptr();
-    }
-    let mut pidfd: libc::c_int = -1;
-    let mut args = CloneArgs {
-        flags: launch.namespaces | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
-        pidfd: &raw mut pidfd as u64,
-        exit_signal: libc::SIGCHLD as u64,
-        ..CloneArgs::default()
-    };
-    if let Some(cgroup) = launch.cgroup {
-        args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = cgroup.as_raw_fd() as u64;
-    }
-    // No handler of ours may run in the child: block everything around the clone. The child executes with all
-    // signals blocked and the new program unblocks them.
-    let blocked = nix::sys::signal::SigSet::all();
-    let before = blocked.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
-    // SAFETY: args is a valid clone_args of the size passed, with no stack: the child continues on a copy of this
-    // stack, like fork. `pidfd` outlives the call.
-    let pid = unsafe { libc::syscall(SYS_CLONE3, &raw mut args, size_of::<CloneArgs>()) };
-    if pid == 0 {
-        // SAFETY: we are the child of a possibly threaded process; `child` makes system calls only, allocates
-        // nothing, takes no lock, and never returns.
-        unsafe { child(launch, &argv) }
-    }
-    let outcome = Errno::result(pid);
-    before.thread_set_mask()?;
-    let pid = outcome? as i32;
-    // SAFETY: the kernel stored a new descriptor there, because CLONE_PIDFD was set and the clone succeeded.
-    Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
-}
-
-/// The child between clone and exec. Exit code 125 means that this part failed; nobody else exits with it before
-/// the first report.
-unsafe fn child(launch: &Launch<'_>, argv: &[*const libc::c_char; 8]) -> ! {
-    // SAFETY: plain system calls on descriptors and memory that were prepared by the parent and copied by clone.
-    unsafe {
-        let mut byte = 0_u8;
-        if libc::read(launch.release.as_raw_fd(), (&raw mut byte).cast(), 1) != 1 {
-            libc::_exit(125);
-        }
-        let mut next: libc::c_int = 0;
-        for fd in launch.fds {
-            if libc::dup3(fd.as_raw_fd(), next, 0) < 0 {
-                libc::_exit(125);
-            }
-            next += 1;
-        }
-        libc::syscall(SYS_CLOSE_RANGE, next as libc::c_uint, libc::c_uint::MAX, 0);
-        if launch.become_root
-            && (libc::syscall(libc::SYS_setresgid, 0, 0, 0) != 0
-                || libc::syscall(libc::SYS_setresuid, 0, 0, 0) != 0)
-        {
-            libc::_exit(125);
-        }
-        let envp: [*const libc::c_char; 1] = [std::ptr::null()];
-        libc::execve(launch.exe.as_ptr(), argv.as_ptr(), envp.as_ptr());
-        libc::_exit(125)
-    }
 }
 
 /// Sets one resource limit of another process.
@@ -190,6 +95,20 @@ pub(crate) fn clone_mount(dir: impl AsFd, path: &Path, recursive: bool) -> Resul
     Errno::result(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
+/// Whether something is mounted at the very place `fd` refers to.
+pub(crate) fn is_mount_root(fd: impl AsFd) -> Result<bool> {
+    const STATX_ATTR_MOUNT_ROOT: u64 = 0x2000;
+    // struct statx is 256 bytes, of which the second eight are the attributes.
+    let mut statx = [0_u64; 32];
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: the path is an empty C string, and the buffer is as long as the structure.
+    let done = unsafe {
+        libc::syscall(libc::SYS_statx, fd, c"".as_ptr(), libc::AT_EMPTY_PATH, 0, statx.as_mut_ptr())
+    };
+    Errno::result(done)?;
+    Ok(statx[1] & STATX_ATTR_MOUNT_ROOT != 0)
+}
+
 /// Attaches the detached mount `tree` on what `target` refers to.
 pub(crate) fn attach_mount(tree: impl AsFd, target: impl AsFd) -> Result<()> {
     // SAFETY: both paths are empty C strings; the flags say that the descriptors themselves are meant.
@@ -214,7 +133,16 @@ pub(crate) fn mount_setattr(
     propagation: u64,
     recursive: bool,
 ) -> Result<()> {
-    let attributes = [set, clear, propagation, 0_u64];
+    set_mount_attributes(fd, [set, clear, propagation, 0], recursive)
+}
+
+/// Shows the files of a detached mount as owned by whom the id maps of a user namespace say.
+pub(crate) fn map_owners(mount: impl AsFd, namespace: impl AsFd, recursive: bool) -> Result<()> {
+    let namespace = namespace.as_fd().as_raw_fd() as u64;
+    set_mount_attributes(mount, [attr::IDMAP, 0, 0, namespace], recursive)
+}
+
+fn set_mount_attributes(fd: impl AsFd, attributes: [u64; 4], recursive: bool) -> Result<()> {
     let flags = libc::AT_EMPTY_PATH as libc::c_uint | if recursive { AT_RECURSIVE } else { 0 };
     // SAFETY: `attributes` is the kernel's struct mount_attr (four u64) of the size passed.
     let done = unsafe {
@@ -228,6 +156,14 @@ pub(crate) fn mount_setattr(
         )
     };
     Errno::result(done).map(drop)
+}
+
+/// A descriptor that becomes readable when a child ends.
+pub(crate) fn pidfd_open(pid: i32) -> Result<OwnedFd> {
+    // SAFETY: takes integers only.
+    let fd = unsafe { libc::syscall(SYS_PIDFD_OPEN, pid, 0) };
+    // SAFETY: on success the call returns a new descriptor that nobody else owns.
+    Errno::result(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
 /// Marks every descriptor from `first` up as close-on-exec.

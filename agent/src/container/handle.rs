@@ -15,9 +15,13 @@ use super::bounds::blocking;
 use crate::diagnostics::TerminationLog;
 use crate::process::{INIT, Process, Table};
 
+/// The annotation in which engines write the name of a container within its pod.
+const NAME: &str = "io.kubernetes.cri.container-name";
+
 /// A handle on a container.
 pub(crate) struct Container {
     id: String,
+    name: Option<String>,
     cgroup: PathBuf,
     pub(super) processes: Arc<Table>,
     commands: mpsc::Sender<Command>,
@@ -44,27 +48,29 @@ pub(super) enum Command {
 
 impl Container {
     /// A handle, and the end of it that the container's task holds.
-    pub(super) fn new(
-        id: String,
-        cgroup: PathBuf,
-        termination_log: TerminationLog,
-    ) -> (Self, mpsc::Receiver<Command>) {
+    pub(super) fn new(id: String, cgroup: PathBuf, spec: &oci::Spec) -> (Self, mpsc::Receiver<Command>) {
         let (commands, inbox) = mpsc::channel(16);
         let container = Self {
             id,
+            name: spec.annotations().as_ref().and_then(|all| all.get(NAME).cloned()),
             cgroup,
             processes: Arc::default(),
             commands,
             paused: AtomicBool::new(false),
             cpuset: Mutex::new(None),
             unwanted: Notify::new(),
-            termination_log,
+            termination_log: TerminationLog::of(spec),
         };
         (container, inbox)
     }
 
     pub(crate) fn id(&self) -> &str {
         &self.id
+    }
+
+    /// What engines call it within its pod.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     /// The path of its cgroup.

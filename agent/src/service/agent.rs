@@ -162,20 +162,13 @@ impl agent_ttrpc::AgentService for AgentService {
             .OCI
             .as_ref()
             .ok_or_else(|| internal("OCI: the spec is missing (EINVAL: Invalid argument)"))?;
-        let not_applied = spec::not_applied(spec);
-        if !not_applied.is_empty() {
-            tracing::warn!(
-                container = request.container_id,
-                ?not_applied,
-                "parts of the spec are not applied"
-            );
-        }
         let container = container::Request {
             spec: spec::container(spec).map_err(internal)?,
             id: request.container_id,
             devices: request.devices,
             storages: request.storages,
             shared_pids: request.sandbox_pidns,
+            shared_mounts: request.shared_mounts,
         };
         container::create(container, &self.guest).await.map_err(internal)?;
         Ok(Empty::new())

@@ -73,9 +73,73 @@ fn a_bad_value_is_an_error_that_says_what_it_is() {
 }
 
 #[test]
-fn what_is_not_applied_is_named() {
-    assert!(not_applied(&spec_with(Linux::default())).is_empty());
-    let linux = Linux { Seccomp: Some(wire::LinuxSeccomp::new()).into(), ..Default::default() };
-    let spec = wire::Spec { Hooks: Some(wire::Hooks::new()).into(), ..spec_with(linux) };
-    assert_eq!(not_applied(&spec), ["hooks", "linux.seccomp"]);
+fn hooks_keep_their_turns() {
+    let hook = |path: &str, timeout| wire::Hook {
+        Path: path.into(),
+        Args: vec!["name".into()],
+        Env: vec!["A=b".into()],
+        Timeout: timeout,
+        ..Default::default()
+    };
+    let hooks = wire::Hooks {
+        Prestart: vec![hook("/1", 0)],
+        CreateRuntime: vec![hook("/2", 7)],
+        CreateContainer: vec![hook("/3", -1)],
+        StartContainer: vec![hook("/4", 0)],
+        Poststart: vec![hook("/5", 0)],
+        Poststop: vec![hook("/6", 0)],
+        ..Default::default()
+    };
+    let spec = container(&wire::Spec { Hooks: Some(hooks).into(), ..Default::default() }).unwrap();
+    let hooks = spec.hooks().clone().unwrap();
+    #[allow(deprecated)]
+    let prestart = hooks.prestart();
+    let lists = [prestart, hooks.create_runtime(), hooks.create_container(), hooks.start_container()];
+    let all = lists.into_iter().chain([hooks.poststart(), hooks.poststop()]).flatten().flatten();
+    let got: Vec<_> = all.map(|hook| (hook.path().to_str().unwrap(), hook.timeout())).collect();
+    let expected =
+        [("/1", None), ("/2", Some(7)), ("/3", Some(-1)), ("/4", None), ("/5", None), ("/6", None)];
+    assert_eq!(got, expected, "no timeout is 0 on the wire; one that cannot be is for the jail to refuse");
+}
+
+#[test]
+fn a_filter_is_read_word_by_word() {
+    let arg =
+        wire::LinuxSeccompArg { Index: 1, Value: 2, Op: "SCMP_CMP_MASKED_EQ".into(), ..Default::default() };
+    let rule = wire::LinuxSyscall {
+        Names: vec!["mkdir".into()],
+        Action: "SCMP_ACT_ERRNO".into(),
+        ErrnoRet: Some(wire::linux_syscall::ErrnoRet::Errnoret(0)),
+        Args: vec![arg],
+        ..Default::default()
+    };
+    let filter = |change: &dyn Fn(&mut wire::LinuxSeccomp)| {
+        let mut seccomp = wire::LinuxSeccomp {
+            DefaultAction: "SCMP_ACT_ALLOW".into(),
+            Architectures: vec!["SCMP_ARCH_X86_64".into(), "SCMP_ARCH_RISCV64".into()],
+            Flags: vec!["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV".into()],
+            Syscalls: vec![rule.clone()],
+            ..Default::default()
+        };
+        change(&mut seccomp);
+        let spec = spec_with(Linux { Seccomp: Some(seccomp).into(), ..Default::default() });
+        container(&spec).map(|spec| spec.linux().clone().unwrap().seccomp().clone().unwrap())
+    };
+    let got = filter(&|_| ()).unwrap();
+    assert_eq!(got.architectures().clone().unwrap().len(), 2);
+    let rule = &got.syscalls().clone().unwrap()[0];
+    // Given, and 0: the one number of the wire that knows the difference.
+    assert_eq!((rule.errno_ret(), rule.args().clone().unwrap()[0].value_two()), (Some(0), Some(0)));
+    type Change = fn(&mut wire::LinuxSeccomp);
+    let bad: [(Change, &str); 5] = [
+        (|all| all.DefaultAction = "".into(), "seccomp action"),
+        (|all| all.Architectures.push("SCMP_ARCH_PDP11".into()), "seccomp architecture"),
+        (|all| all.Flags.push("SECCOMP_FILTER_FLAG_NEW_LISTENER".into()), "seccomp flag"),
+        (|all| all.Syscalls[0].Action = "SCMP_ACT_MAYBE".into(), "seccomp action"),
+        (|all| all.Syscalls[0].Args[0].Op = "SCMP_CMP_LIKE".into(), "seccomp operator"),
+    ];
+    for (change, word) in bad {
+        let error = filter(&change).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    }
 }

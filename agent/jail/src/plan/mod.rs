@@ -5,10 +5,13 @@
 //! PATH) stays a question in the plan and is answered inside the container.
 
 mod devices;
+mod hooks;
 mod mounts;
 mod namespaces;
 mod options;
 mod process;
+mod scheduling;
+mod seccomp;
 mod sysctl;
 
 use std::path::{Component, Path, PathBuf};
@@ -18,11 +21,14 @@ use serde::{Deserialize, Serialize};
 use crate::oci;
 
 pub use devices::{Device, DeviceKind};
+pub use hooks::{Hook, Hooks, State, Status};
 pub(crate) use mounts::BINDABLE_IN_PROC;
-pub use mounts::{Mount, Source};
-pub use namespaces::{IdMap, Join, Kind as NamespaceKind, Namespaces};
+pub use mounts::{Mount, Owners, Source};
+pub use namespaces::{ClockOffset, IdMap, Join, Kind as NamespaceKind, Namespaces};
 pub use options::MountOptions;
-pub use process::{Capabilities, Process, Rlimit, User};
+pub use process::{Capabilities, Labels, Process, Rlimit, User};
+pub use scheduling::{MemoryPolicy, Scheduler, Scheduling};
+pub use seccomp::Filter;
 pub use sysctl::Sysctl;
 
 /// Where a new process goes that the spec does not say.
@@ -104,6 +110,10 @@ pub struct Container {
     pub masked_paths: Vec<PathBuf>,
     /// Paths that are made read-only.
     pub readonly_paths: Vec<PathBuf>,
+    /// The SELinux context of what is mounted.
+    pub mount_label: Option<String>,
+    /// Programs to run on the way.
+    pub hooks: Hooks,
 }
 
 /// Why a spec was refused.
@@ -145,6 +155,14 @@ pub enum PlanError {
         /// The text.
         value: String,
     },
+    /// A filter of system calls that libseccomp cannot make.
+    #[error("spec: seccomp {what}: {cause}")]
+    Seccomp {
+        /// Which part of it.
+        what: String,
+        /// What libseccomp says.
+        cause: String,
+    },
     /// A user namespace without id maps.
     #[error("spec: a user namespace without {0} mappings")]
     NoIdMap(&'static str),
@@ -169,7 +187,12 @@ pub fn container(spec: &oci::Spec, context: &Context) -> Result<Plan, PlanError>
     let root = spec.root().as_ref().ok_or(PlanError::Missing("root"))?;
     let linux = spec.linux().as_ref();
     let namespaces = namespaces::of_container(linux, context)?;
-    let new_user = namespaces.creates(NamespaceKind::User);
+    if linux.is_some_and(|linux| linux.intel_rdt().is_some()) {
+        return Err(PlanError::Unsupported { what: "linux.intelRdt", value: "resctrl".to_owned() });
+    }
+    if let Some(device) = linux.and_then(|linux| linux.net_devices().as_ref()?.keys().min()) {
+        return Err(PlanError::Unsupported { what: "linux.netDevices", value: device.clone() });
+    }
     let mounts = mounts::of_spec(spec, &namespaces, context)?;
     let dev_is_bind = mounts.iter().any(|mount| mount.destination == Path::new("/dev") && mount.is_bind());
     let own_uts = namespaces.creates(NamespaceKind::Uts);
@@ -185,7 +208,7 @@ pub fn container(spec: &oci::Spec, context: &Context) -> Result<Plan, PlanError>
         hostname,
         domainname,
         devices: if dev_is_bind { Vec::new() } else { devices::of_spec(linux)? },
-        bind_devices: new_user,
+        bind_devices: namespaces.contains(NamespaceKind::User),
         device_links: !dev_is_bind,
         sysctls: sysctl::of_spec(linux, &namespaces)?,
         masked_paths: inner_paths("masked path", linux.and_then(|linux| linux.masked_paths().as_ref()))?,
@@ -193,6 +216,8 @@ pub fn container(spec: &oci::Spec, context: &Context) -> Result<Plan, PlanError>
             "read-only path",
             linux.and_then(|linux| linux.readonly_paths().as_ref()),
         )?,
+        mount_label: label(linux.and_then(|linux| linux.mount_label().as_ref()))?,
+        hooks: hooks::of_spec(spec, context)?,
         mounts,
     };
     no_nul("root", &container.root)?;
@@ -201,7 +226,7 @@ pub fn container(spec: &oci::Spec, context: &Context) -> Result<Plan, PlanError>
         namespaces,
         cgroup: context.cgroup.clone(),
         container: Some(container),
-        process: process::of_spec(process, None)?,
+        process: process::of_container(process, linux)?,
     })
 }
 
@@ -215,7 +240,7 @@ pub fn exec(process: &oci::Process, of: &Plan) -> Result<Plan, PlanError> {
         namespaces: namespaces::of_exec(&of.namespaces),
         cgroup: of.cgroup.clone(),
         container: None,
-        process: process::of_spec(process, Some(&of.process))?,
+        process: process::of_exec(process, &of.process)?,
     })
 }
 
@@ -223,6 +248,11 @@ impl Plan {
     /// Whether this is one more process of a running container.
     pub fn is_exec(&self) -> bool {
         self.container.is_none()
+    }
+
+    /// The container's hooks, if it has any.
+    pub fn hooks(&self) -> Option<&Hooks> {
+        self.container.as_ref().map(|container| &container.hooks).filter(|hooks| !hooks.is_empty())
     }
 }
 
@@ -235,6 +265,12 @@ fn inner_path(what: &'static str, path: &Path) -> Result<PathBuf, PlanError> {
 
 fn inner_paths(what: &'static str, paths: Option<&Vec<String>>) -> Result<Vec<PathBuf>, PlanError> {
     paths.into_iter().flatten().map(|path| inner_path(what, Path::new(path))).collect()
+}
+
+fn label(text: Option<&String>) -> Result<Option<String>, PlanError> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    no_nul("label", text)?;
+    Ok(Some(text.clone()))
 }
 
 fn no_nul(what: &'static str, value: impl AsRef<std::ffi::OsStr>) -> Result<(), PlanError> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::namespaces::{Kind, Namespaces};
+use super::namespaces::{IdMap, Kind, Namespaces, id_maps};
 use super::{Context, MountOptions, PlanError, inner_path, no_nul, options};
 use crate::oci::{self, Spec};
 
@@ -17,6 +17,19 @@ pub struct Mount {
     pub source: Source,
     /// How.
     pub options: MountOptions,
+    /// Whose the files seem to be, if not whose they are.
+    pub owners: Option<Owners>,
+}
+
+/// The owners of files as a mount shows them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owners {
+    /// User ids: those in the files are the `inside` ones, those shown the `outside` ones.
+    pub uids: Vec<IdMap>,
+    /// Group ids, the same way.
+    pub gids: Vec<IdMap>,
+    /// Whether it holds for the mounts below too.
+    pub below: bool,
 }
 
 /// What is mounted.
@@ -43,6 +56,9 @@ pub enum Source {
 pub(crate) const BINDABLE_IN_PROC: [&str; 8] =
     ["cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "net/dev"];
 
+/// File systems whose labels are the kernel's own affair.
+const UNLABELLED: [&str; 4] = ["proc", "sysfs", "mqueue", "cgroup2"];
+
 impl Mount {
     /// Whether this is a bind mount.
     pub fn is_bind(&self) -> bool {
@@ -56,7 +72,7 @@ pub(super) fn of_spec(
     context: &Context,
 ) -> Result<Vec<Mount>, PlanError> {
     let mounts = spec.mounts().as_deref().unwrap_or_default();
-    let planned = mounts.iter().map(|mount| one(mount, namespaces, context));
+    let planned = mounts.iter().map(|mount| one(mount, spec, namespaces, context));
     let hierarchies = |mount: Mount| match &mount.source {
         Source::FileSystem { fstype, .. } if fstype == "cgroup2" && !context.cgroup_v1.is_empty() => {
             of_cgroup_v1(mount, &context.cgroup_v1)
@@ -75,21 +91,24 @@ fn of_cgroup_v1(mount: Mount, hierarchies: &[(String, String)]) -> Vec<Mount> {
         destination: mount.destination.join(name),
         source: file_system("cgroup"),
         options: with_data(controllers),
+        owners: None,
     };
     let top = Mount {
         destination: mount.destination.clone(),
         source: file_system("tmpfs"),
         options: with_data("mode=755"),
+        owners: None,
     };
     std::iter::once(top).chain(hierarchies.iter().map(one)).collect()
 }
 
-fn one(mount: &oci::Mount, namespaces: &Namespaces, context: &Context) -> Result<Mount, PlanError> {
+fn one(
+    mount: &oci::Mount,
+    spec: &Spec,
+    namespaces: &Namespaces,
+    context: &Context,
+) -> Result<Mount, PlanError> {
     let destination = inner_path("mount at", mount.destination())?;
-    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-        let value = destination.to_string_lossy().into_owned();
-        return Err(PlanError::Unsupported { what: "id-mapped mount at", value });
-    }
     if let Ok(inside) = destination.strip_prefix("/proc")
         && !inside.as_os_str().is_empty()
         && !BINDABLE_IN_PROC.iter().any(|name| inside == Path::new(name))
@@ -112,7 +131,8 @@ fn one(mount: &oci::Mount, namespaces: &Namespaces, context: &Context) -> Result
         no_nul("mount source", &source)?;
         Source::FileSystem { fstype: fstype.to_owned(), source }
     };
-    if namespaces.creates(Kind::User) {
+    let owners = owners(mount, &options, matches!(source, Source::Bind { .. }), namespaces)?;
+    if namespaces.contains(Kind::User) {
         source = for_user_namespace(source, namespaces, context);
     }
     match &source {
@@ -120,12 +140,48 @@ fn one(mount: &oci::Mount, namespaces: &Namespaces, context: &Context) -> Result
         Source::Bind { .. } => options.data.clear(),
         Source::FileSystem { fstype, .. } if fstype == "cgroup2" => options.data.clear(),
         // The kernel refuses a group that is not in the user namespace.
-        Source::FileSystem { fstype, .. } if fstype == "devpts" && namespaces.creates(Kind::User) => {
+        Source::FileSystem { fstype, .. } if fstype == "devpts" && namespaces.contains(Kind::User) => {
             options.data.retain(|word| group_exists(word, namespaces));
         }
         Source::FileSystem { .. } => {}
     }
-    Ok(Mount { destination, source, options })
+    let label = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref()).unwrap_or("");
+    if let Source::FileSystem { fstype, .. } = &source
+        && !label.is_empty()
+        && !UNLABELLED.contains(&fstype.as_str())
+    {
+        no_nul("label", label)?;
+        options.data.push(format!("context=\"{label}\""));
+    }
+    Ok(Mount { destination, source, options, owners })
+}
+
+/// The id maps of a mount: its own, or with the option alone those of the container's user namespace.
+fn owners(
+    mount: &oci::Mount,
+    options: &MountOptions,
+    bind: bool,
+    namespaces: &Namespaces,
+) -> Result<Option<Owners>, PlanError> {
+    let mut uids = id_maps(mount.uid_mappings().as_deref());
+    let mut gids = id_maps(mount.gid_mappings().as_deref());
+    if options.id_map.is_none() && uids.is_empty() && gids.is_empty() {
+        return Ok(None);
+    }
+    let refused = |why: &str| PlanError::Unsupported {
+        what: "id-mapped mount",
+        value: format!("{} {why}", mount.destination().display()),
+    };
+    if !bind {
+        return Err(refused("that is not a bind mount"));
+    }
+    if uids.is_empty() && gids.is_empty() {
+        (uids, gids) = (namespaces.uids.clone(), namespaces.gids.clone());
+    }
+    if uids.is_empty() || gids.is_empty() {
+        return Err(refused("without uid and gid mappings"));
+    }
+    Ok(Some(Owners { uids, gids, below: options.id_map.unwrap_or(false) }))
 }
 
 /// sysfs belongs to the network namespace and mqueue to the ipc namespace; where those are not the user namespace's

@@ -2,9 +2,11 @@
 //!
 //! Three ways: made by the clone, entered by the agent's thread around the clone (so that a container with a user
 //! namespace of its own can still be in the sandbox's ipc and uts, which it could not enter later), or, for an exec,
-//! all of the container's at once through its first process.
+//! all of the container's at once through its first process. Two kinds are special: a user namespace to join is entered
+//! by a process in between, because no thread of a threaded program may, and a time namespace is made or entered by the
+//! new process itself, because its offsets are set before anybody is in it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +30,8 @@ pub enum Kind {
     Cgroup,
     /// Users, groups and capabilities.
     User,
+    /// Clocks that count from some start: monotonic and boot time.
+    Time,
 }
 
 /// An existing namespace to be in.
@@ -65,6 +69,19 @@ pub struct Namespaces {
     pub uids: Vec<IdMap>,
     /// The new user namespace's group ids.
     pub gids: Vec<IdMap>,
+    /// How the new time namespace's clocks differ from the agent's.
+    pub clocks: Vec<ClockOffset>,
+}
+
+/// By how much a clock of a time namespace is ahead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockOffset {
+    /// `monotonic` or `boottime`.
+    pub clock: String,
+    /// Seconds; behind, if negative.
+    pub seconds: i64,
+    /// Nanoseconds on top.
+    pub nanoseconds: u32,
 }
 
 impl Namespaces {
@@ -75,7 +92,12 @@ impl Namespaces {
 
     /// Whether the process is in a namespace of this kind that is not the agent's.
     pub fn contains(&self, kind: Kind) -> bool {
-        self.creates(kind) || self.join.iter().any(|join| join.kind == kind)
+        self.creates(kind) || self.joins(kind).is_some()
+    }
+
+    /// The path of the existing namespace of this kind that the process enters.
+    pub fn joins(&self, kind: Kind) -> Option<&Path> {
+        self.join.iter().find(|join| join.kind == kind).map(|join| join.path.as_path())
     }
 }
 
@@ -83,6 +105,7 @@ impl Kind {
     /// The `CLONE_NEW*` flag.
     pub(crate) fn flag(self) -> u64 {
         match self {
+            Kind::Time => 0x0000_0080,
             Kind::Mount => 0x0002_0000,
             Kind::Cgroup => 0x0200_0000,
             Kind::Uts => 0x0400_0000,
@@ -103,15 +126,15 @@ impl Kind {
             Kind::User => "user",
             Kind::Pid => "pid",
             Kind::Network => "net",
+            Kind::Time => "time",
         }
     }
 }
 
 pub(super) fn of_container(linux: Option<&Linux>, context: &Context) -> Result<Namespaces, PlanError> {
-    let mut out = Namespaces { create: vec![Kind::Mount], own_cgroup: true, ..Namespaces::default() };
-    match &context.pid {
-        PidNamespace::New => out.create.push(Kind::Pid),
-        PidNamespace::Join(path) => out.join.push(Join { kind: Kind::Pid, path: path.clone() }),
+    let mut out = Namespaces { create: vec![Kind::Mount], ..Namespaces::default() };
+    if let PidNamespace::Join(path) = &context.pid {
+        out.join.push(Join { kind: Kind::Pid, path: path.clone() });
     }
     for (kind, path) in [(Kind::Ipc, &context.ipc), (Kind::Uts, &context.uts)] {
         if let Some(path) = path {
@@ -121,58 +144,88 @@ pub(super) fn of_container(linux: Option<&Linux>, context: &Context) -> Result<N
     let listed = linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
     for namespace in listed {
         let path = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty());
-        let kind = match namespace.typ() {
-            LinuxNamespaceType::Ipc => Kind::Ipc,
-            LinuxNamespaceType::Uts => Kind::Uts,
-            LinuxNamespaceType::User => Kind::User,
+        let kind = match (namespace.typ(), path) {
+            (LinuxNamespaceType::Ipc, _) => Kind::Ipc,
+            (LinuxNamespaceType::Uts, _) => Kind::Uts,
+            (LinuxNamespaceType::User, _) => Kind::User,
+            (LinuxNamespaceType::Time, _) => Kind::Time,
+            (LinuxNamespaceType::Pid, Some(_)) => Kind::Pid,
+            (LinuxNamespaceType::Cgroup, Some(_)) => Kind::Cgroup,
             // The network is the guest's own unless a namespace is named.
-            LinuxNamespaceType::Network if path.is_some() => Kind::Network,
-            // A mount and a cgroup namespace are made for every container; the pid namespace is the context's.
-            LinuxNamespaceType::Mount
-            | LinuxNamespaceType::Cgroup
-            | LinuxNamespaceType::Pid
-            | LinuxNamespaceType::Network => continue,
-            LinuxNamespaceType::Time => {
-                return Err(PlanError::Unsupported { what: "namespace", value: "time".to_owned() });
-            }
+            (LinuxNamespaceType::Network, Some(_)) => Kind::Network,
+            // A mount, a pid and a cgroup namespace are made for every container; the mounts are always its own.
+            (
+                LinuxNamespaceType::Mount
+                | LinuxNamespaceType::Pid
+                | LinuxNamespaceType::Cgroup
+                | LinuxNamespaceType::Network,
+                _,
+            ) => continue,
         };
         if out.contains(kind) {
             continue;
         }
         match path {
             None => out.create.push(kind),
-            Some(path) if kind == Kind::User => {
-                let value = path.to_string_lossy().into_owned();
-                return Err(PlanError::Unsupported { what: "user namespace by path", value });
-            }
             Some(path) => {
                 no_nul("namespace", path)?;
                 out.join.push(Join { kind, path: path.clone() });
             }
         }
     }
+    if !out.contains(Kind::Pid) {
+        out.create.insert(1, Kind::Pid);
+    }
+    out.own_cgroup = !out.contains(Kind::Cgroup);
+    let uids = id_maps(linux.and_then(|linux| linux.uid_mappings().as_deref()));
+    let gids = id_maps(linux.and_then(|linux| linux.gid_mappings().as_deref()));
     if out.creates(Kind::User) {
-        out.uids = id_maps(linux.and_then(|linux| linux.uid_mappings().as_deref()));
-        out.gids = id_maps(linux.and_then(|linux| linux.gid_mappings().as_deref()));
-        if out.uids.is_empty() {
+        if uids.is_empty() {
             return Err(PlanError::NoIdMap("uid"));
         }
-        if out.gids.is_empty() {
+        if gids.is_empty() {
             return Err(PlanError::NoIdMap("gid"));
         }
+        (out.uids, out.gids) = (uids, gids);
     }
+    out.clocks = clocks(linux, &out)?;
     Ok(out)
 }
 
 pub(super) fn of_exec(container: &Namespaces) -> Namespaces {
     let mut of_container = vec![Kind::Pid, Kind::Mount, Kind::Ipc, Kind::Uts, Kind::Network, Kind::Cgroup];
-    if container.creates(Kind::User) || container.of_container.contains(&Kind::User) {
-        of_container.push(Kind::User);
+    for kind in [Kind::User, Kind::Time] {
+        if container.contains(kind) || container.of_container.contains(&kind) {
+            of_container.push(kind);
+        }
     }
     Namespaces { of_container, ..Namespaces::default() }
 }
 
-fn id_maps(maps: Option<&[LinuxIdMapping]>) -> Vec<IdMap> {
+/// The offsets of the clocks, by name, so that equal specs give equal plans.
+fn clocks(linux: Option<&Linux>, namespaces: &Namespaces) -> Result<Vec<ClockOffset>, PlanError> {
+    let offsets = linux.and_then(|linux| linux.time_offsets().as_ref());
+    let mut out = Vec::new();
+    for (clock, offset) in offsets.into_iter().flatten() {
+        if clock != "monotonic" && clock != "boottime" {
+            return Err(PlanError::Unsupported { what: "time offset of clock", value: clock.clone() });
+        }
+        if !namespaces.creates(Kind::Time) {
+            let value = format!("{clock} without a new time namespace");
+            return Err(PlanError::Unsupported { what: "time offset", value });
+        }
+        let (seconds, nanoseconds) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+        if nanoseconds >= 1_000_000_000 {
+            let value = format!("{clock} with {nanoseconds} ns");
+            return Err(PlanError::Unsupported { what: "time offset", value });
+        }
+        out.push(ClockOffset { clock: clock.clone(), seconds, nanoseconds });
+    }
+    out.sort_by(|a, b| a.clock.cmp(&b.clock));
+    Ok(out)
+}
+
+pub(super) fn id_maps(maps: Option<&[LinuxIdMapping]>) -> Vec<IdMap> {
     maps.unwrap_or_default()
         .iter()
         .map(|map| IdMap { inside: map.container_id(), outside: map.host_id(), size: map.size() })

@@ -28,6 +28,8 @@ pub struct MountOptions {
     pub remount: bool,
     /// Fill a new tmpfs with what it covers.
     pub copy_up: bool,
+    /// Map the owners of files, of everything below too if true.
+    pub id_map: Option<bool>,
     /// Propagation (`MS_SHARED` and so on), each with whether it holds for everything below; in order.
     pub propagation: Vec<(u64, bool)>,
     /// What the file system itself reads.
@@ -45,6 +47,7 @@ enum Word {
     Bind(bool),
     Remount,
     CopyUp,
+    IdMap(bool),
     Nothing,
     Refused,
 }
@@ -70,7 +73,7 @@ const TABLE: &[(&str, Word)] = &[
     ("diratime", Word::Clear(attr::NODIRATIME)),
     ("dirsync", Word::Flag(MS_DIRSYNC)),
     ("exec", Word::Clear(attr::NOEXEC)),
-    ("idmap", Word::Refused),
+    ("idmap", Word::IdMap(false)),
     ("iversion", Word::Flag(MS_I_VERSION)),
     ("lazytime", Word::Flag(MS_LAZYTIME)),
     ("loop", Word::Refused),
@@ -95,7 +98,7 @@ const TABLE: &[(&str, Word)] = &[
     ("relatime", Word::Set(attr::RELATIME)),
     ("remount", Word::Remount),
     ("rexec", Word::ClearBelow(attr::NOEXEC)),
-    ("ridmap", Word::Refused),
+    ("ridmap", Word::IdMap(true)),
     ("rnoatime", Word::SetBelow(attr::NOATIME)),
     ("rnodev", Word::SetBelow(attr::NODEV)),
     ("rnodiratime", Word::SetBelow(attr::NODIRATIME)),
@@ -178,6 +181,7 @@ pub(super) fn parse(words: &[String]) -> Result<MountOptions, PlanError> {
             }
             Word::Remount => out.remount = true,
             Word::CopyUp => out.copy_up = true,
+            Word::IdMap(below) => out.id_map = Some(below),
             Word::Nothing => {}
             Word::Refused => {
                 return Err(PlanError::Unsupported { what: "mount option", value: word.clone() });
@@ -264,12 +268,12 @@ mod tests {
         assert_eq!(got.propagation, [(MS_PRIVATE, true)]);
         assert_eq!(got.set_below, attr::RDONLY);
         assert!(!words("bind").recursive);
+        assert_eq!((words("bind").id_map, words("rbind,ridmap").id_map), (None, Some(true)));
         assert_eq!(words("shared,slave").propagation, [(MS_SHARED, false), (MS_SLAVE, false)]);
     }
 
     #[test]
     fn what_we_do_not_do_is_refused() {
-        assert!(parse(&["idmap".to_owned()]).is_err());
         assert!(parse(&["loop".to_owned()]).is_err());
         assert!(parse(&["a\0b".to_owned()]).is_err());
         assert_eq!(root_propagation("rshared"), Ok(Some((MS_SHARED, true))));

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 use serde::{Deserialize, Serialize};
 
-use super::{PlanError, inner_path, no_nul};
+use super::{Filter, PlanError, Scheduling, inner_path, label, no_nul, scheduling, seccomp};
 use crate::caps;
-use crate::oci::{self, PosixRlimitType};
+use crate::oci::{self, Linux, PosixRlimitType};
 
 /// One process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,21 @@ pub struct Process {
     pub oom_score_adj: Option<i32>,
     /// Resource limits.
     pub rlimits: Vec<Rlimit>,
+    /// When and where it runs.
+    pub scheduling: Scheduling,
+    /// What it is to the kernel's security modules.
+    pub labels: Labels,
+    /// Which system calls it may make.
+    pub seccomp: Option<Filter>,
+}
+
+/// The names by which security modules know a process. A kernel without the module cannot give one.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Labels {
+    /// AppArmor's profile.
+    pub apparmor: Option<String>,
+    /// SELinux's context.
+    pub selinux: Option<String>,
 }
 
 /// Who a process is.
@@ -75,7 +90,29 @@ pub struct Rlimit {
     pub hard: u64,
 }
 
-pub(super) fn of_spec(process: &oci::Process, container: Option<&Process>) -> Result<Process, PlanError> {
+pub(super) fn of_container(process: &oci::Process, linux: Option<&Linux>) -> Result<Process, PlanError> {
+    let mut out = of_spec(process)?;
+    out.scheduling = scheduling::of_process(process, linux)?;
+    out.seccomp = linux.and_then(|linux| linux.seccomp().as_ref()).map(seccomp::compile).transpose()?;
+    Ok(out)
+}
+
+/// What a request leaves out of these is the container's. Limits and the promise never to gain privileges are not
+/// among them.
+pub(super) fn of_exec(process: &oci::Process, container: &Process) -> Result<Process, PlanError> {
+    let mut out = of_spec(process)?;
+    if process.capabilities().is_none() {
+        out.capabilities = container.capabilities;
+    }
+    out.oom_score_adj = out.oom_score_adj.or(container.oom_score_adj);
+    out.scheduling = scheduling::of_exec(process, &container.scheduling)?;
+    out.labels.apparmor = out.labels.apparmor.or_else(|| container.labels.apparmor.clone());
+    out.labels.selinux = out.labels.selinux.or_else(|| container.labels.selinux.clone());
+    out.seccomp = container.seccomp.clone();
+    Ok(out)
+}
+
+fn of_spec(process: &oci::Process) -> Result<Process, PlanError> {
     let args = process.args().clone().unwrap_or_default();
     if args.first().is_none_or(String::is_empty) {
         return Err(PlanError::Missing("process.args"));
@@ -92,11 +129,6 @@ pub(super) fn of_spec(process: &oci::Process, container: Option<&Process>) -> Re
     }
     let cwd = process.cwd();
     let cwd = if cwd.as_os_str().is_empty() { Path::new("/") } else { cwd };
-    let capabilities = match (process.capabilities(), container) {
-        (Some(sets), _) => capability_sets(sets),
-        (None, Some(container)) => container.capabilities,
-        (None, None) => Capabilities::default(),
-    };
     let user = process.user();
     let console_size = process.console_size().map(|size| (clamp(size.height()), clamp(size.width())));
     Ok(Process {
@@ -112,13 +144,16 @@ pub(super) fn of_spec(process: &oci::Process, container: Option<&Process>) -> Re
         args,
         env,
         cwd: inner_path("cwd", cwd)?,
-        capabilities,
+        capabilities: process.capabilities().as_ref().map(capability_sets).unwrap_or_default(),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
-        oom_score_adj: process
-            .oom_score_adj()
-            .map(|value| value.clamp(-1000, 1000))
-            .or(container.and_then(|container| container.oom_score_adj)),
+        oom_score_adj: process.oom_score_adj().map(|value| value.clamp(-1000, 1000)),
         rlimits: process.rlimits().iter().flatten().map(rlimit).collect::<Result<_, _>>()?,
+        scheduling: Scheduling::default(),
+        labels: Labels {
+            apparmor: label(process.apparmor_profile().as_ref())?,
+            selinux: label(process.selinux_label().as_ref())?,
+        },
+        seccomp: None,
     })
 }
 

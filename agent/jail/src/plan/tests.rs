@@ -100,8 +100,86 @@ fn a_user_namespace_needs_maps_and_changes_mounts() {
     // Group 5 does not exist in a namespace of five ids.
     assert_eq!(made.mounts[1].options.data, ["mode=0620"]);
     assert_eq!(got.namespaces.uids, [IdMap { inside: 0, outside: 1000, size: 5 }]);
+    // One that exists has maps of its own; its processes are no more privileged for that.
     let path = json!([{ "type": "user", "path": "/proc/1/ns/user" }]);
-    assert!(matches!(plan(json!({ "/linux/namespaces": path })), Err(PlanError::Unsupported { .. })));
+    let joined = plan(json!({ "/linux/namespaces": path })).unwrap();
+    assert_eq!(joined.namespaces.joins(NamespaceKind::User), Some(Path::new("/proc/1/ns/user")));
+    assert!(joined.namespaces.uids.is_empty() && joined.container.unwrap().bind_devices);
+}
+
+#[test]
+fn clocks_belong_to_a_new_time_namespace() {
+    let offsets = json!({ "monotonic": { "secs": -5 }, "boottime": { "nanosecs": 7 } });
+    let time = |namespaces: Value, offsets: Value| {
+        plan(json!({ "/linux/namespaces": namespaces, "/linux/timeOffsets": offsets }))
+    };
+    let got = time(json!([{ "type": "time" }]), offsets.clone()).unwrap().namespaces;
+    let clocks: Vec<_> =
+        got.clocks.iter().map(|at| (at.clock.as_str(), at.seconds, at.nanoseconds)).collect();
+    assert_eq!(clocks, [("boottime", 0, 7), ("monotonic", -5, 0)]);
+    for (namespaces, offsets) in [
+        (json!([]), offsets.clone()),
+        (json!([{ "type": "time", "path": "/proc/1/ns/time" }]), offsets),
+        (json!([{ "type": "time" }]), json!({ "realtime": {} })),
+        (json!([{ "type": "time" }]), json!({ "monotonic": { "nanosecs": 1_000_000_000 } })),
+    ] {
+        assert!(time(namespaces.clone(), offsets.clone()).is_err(), "{namespaces} {offsets}");
+    }
+}
+
+#[test]
+fn owners_are_mapped_by_their_own_maps_or_the_containers() {
+    let maps = json!([{ "containerID": 0, "hostID": 1000, "size": 5 }]);
+    let mount = |change: Value| {
+        let mut mount = json!({ "destination": "/d", "source": "/s", "options": ["bind"] });
+        mount.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        json!([mount])
+    };
+    let owners = |change: Value| {
+        let plan = plan(json!({ "/mounts": mount(change) }))?;
+        Ok::<_, PlanError>(plan.container.unwrap().mounts[0].owners.clone())
+    };
+    assert_eq!(owners(json!({})), Ok(None));
+    let own = owners(json!({ "uidMappings": maps, "gidMappings": maps })).unwrap().unwrap();
+    assert_eq!((own.uids[0].outside, own.below), (1000, false));
+    for bad in [
+        json!({ "uidMappings": maps }),
+        json!({ "options": ["bind", "idmap"] }),
+        json!({ "type": "tmpfs", "options": [], "uidMappings": maps, "gidMappings": maps }),
+    ] {
+        assert!(owners(bad.clone()).is_err(), "{bad}");
+    }
+    let inherited = plan(json!({
+        "/mounts": mount(json!({ "options": ["rbind", "ridmap"] })), "/linux/namespaces": [{ "type": "user" }],
+        "/linux/uidMappings": maps, "/linux/gidMappings": maps,
+    }));
+    let inherited = inherited.unwrap().container.unwrap().mounts[0].owners.clone().unwrap();
+    assert_eq!((inherited.gids[0].outside, inherited.below), (1000, true));
+}
+
+#[test]
+fn labels_go_to_what_can_carry_one() {
+    let mounts = json!([
+        { "destination": "/proc", "type": "proc", "source": "proc" },
+        { "destination": "/tmp", "type": "tmpfs", "source": "tmpfs" },
+        { "destination": "/b", "type": "bind", "source": "/b" },
+    ]);
+    let made = plan_of(json!({ "/linux/mountLabel": "a:b:c:s0:c1,c2", "/mounts": mounts }));
+    let data: Vec<_> = made.mounts.iter().map(|mount| mount.options.data.join(" ")).collect();
+    assert_eq!(data, ["", "context=\"a:b:c:s0:c1,c2\"", ""]);
+    assert_eq!(made.mount_label.as_deref(), Some("a:b:c:s0:c1,c2"));
+    assert_eq!(plan_of(json!({ "/linux/mountLabel": "" })).mount_label, None);
+}
+
+#[test]
+fn what_we_leave_to_others_is_refused() {
+    for (pointer, value) in [
+        ("/linux/intelRdt", json!({ "l3CacheSchema": "L3:0=f" })),
+        ("/linux/netDevices", json!({ "eth0": {} })),
+    ] {
+        let error = plan(json!({ pointer: value })).unwrap_err().to_string();
+        assert!(error.contains(&pointer[1..].replace('/', ".")), "{error}");
+    }
 }
 
 #[test]
@@ -180,7 +258,12 @@ fn nothing_is_assumed_that_the_spec_does_not_say() {
 #[test]
 fn an_exec_inherits_what_it_leaves_out() {
     let caps = json!({ "bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"] });
-    let of = plan(json!({ "/process/capabilities": caps, "/process/noNewPrivileges": true })).unwrap();
+    let of = plan(json!({
+        "/process/capabilities": caps, "/process/noNewPrivileges": true, "/process/selinuxLabel": "a:b:c:s0",
+        "/process/rlimits": [{ "type": "RLIMIT_NOFILE", "soft": 1, "hard": 1 }],
+        "/linux/seccomp": { "defaultAction": "SCMP_ACT_ALLOW" },
+    }))
+    .unwrap();
     let process = |change: Value| {
         let mut process = json!({ "user": {}, "args": ["id"], "cwd": "" });
         process.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
@@ -190,7 +273,9 @@ fn an_exec_inherits_what_it_leaves_out() {
     assert!(got.is_exec() && got.namespaces.create.is_empty());
     assert_eq!(got.cgroup, of.cgroup);
     assert_eq!(got.process.capabilities, of.process.capabilities);
-    assert!(!got.process.no_new_privileges);
+    assert!(!got.process.no_new_privileges && got.process.rlimits.is_empty());
+    assert_eq!((&got.process.seccomp, &got.process.labels), (&of.process.seccomp, &of.process.labels));
+    assert!(got.process.seccomp.is_some());
     assert_eq!(got.process.cwd, Path::new("/"));
     let got = exec(&process(json!({ "capabilities": {} })), &of).unwrap();
     assert_eq!(got.process.capabilities, Capabilities::default());

@@ -25,6 +25,8 @@ pub(crate) struct Bench {
     directory: Rc<Directory>,
     pub(crate) spec: Value,
     pub(crate) context: Context,
+    /// Called where the agent would run its hooks.
+    pub(crate) when_mounted: fn(&Running),
 }
 
 /// Goes when neither its bench nor a process in it needs it any more.
@@ -64,7 +66,7 @@ impl Bench {
         let root_is_ramfs = fs::read_to_string("/proc/self/mountinfo").unwrap().contains(" / / rw - rootfs ");
         let context =
             Context { id: "test".into(), bundle: directory.clone(), root_is_ramfs, ..Context::default() };
-        Bench { directory: Rc::new(Directory(directory)), spec: spec(args), context }
+        Bench { directory: Rc::new(Directory(directory)), spec: spec(args), context, when_mounted: |_| () }
     }
 
     /// Merges `change` into the spec, at a JSON pointer.
@@ -104,7 +106,7 @@ impl Bench {
         match running.message() {
             Message::Executed => Ok(running),
             Message::Failed(failure) => Err(failure.to_string()),
-            Message::Ready { .. } => panic!("ready twice"),
+            other => panic!("{other:?} after it was ready"),
         }
     }
 
@@ -121,7 +123,7 @@ impl Bench {
         match running.message() {
             Message::Executed => Ok(running),
             Message::Failed(failure) => Err(failure.to_string()),
-            Message::Ready { .. } => panic!("ready twice"),
+            other => panic!("{other:?} after it was ready"),
         }
     }
 
@@ -137,6 +139,7 @@ impl Bench {
             stdout: Some(stdout_write),
             stderr: Some(stderr_write),
             container: container.map(AsFd::as_fd),
+            mounts: jail::mapped_mounts(plan).map_err(|error| error.to_string())?,
         };
         let exe = CString::new(self.directory.0.join("jail").to_str().unwrap()).unwrap();
         let Spawned { pid, pidfd, control } =
@@ -152,12 +155,20 @@ impl Bench {
             reaped: false,
             _directory: self.directory.clone(),
         };
-        match running.message() {
-            Message::Ready { pty } => running.pty = pty,
-            Message::Failed(failure) => return Err(failure.to_string()),
-            Message::Executed => panic!("executed before it was ready"),
+        loop {
+            match running.message() {
+                Message::Mounted => {
+                    (self.when_mounted)(&running);
+                    running.release();
+                }
+                Message::Ready { pty } => {
+                    running.pty = pty;
+                    return Ok(running);
+                }
+                Message::Failed(failure) => return Err(failure.to_string()),
+                Message::Executed => panic!("executed before it was ready"),
+            }
         }
-        Ok(running)
     }
 }
 
@@ -215,7 +226,7 @@ impl Running {
 
     /// Lets it go on.
     pub(crate) fn release(&self) {
-        self.control.as_ref().unwrap().start().unwrap();
+        self.control.as_ref().unwrap().go_on().unwrap();
     }
 
     fn reap(&mut self) -> i32 {
@@ -280,7 +291,7 @@ fn make_rootfs(root: &Path) {
     fs::copy("/bin/busybox", root.join("bin/busybox")).expect("/bin/busybox (package busybox-static)");
     fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
     let tools = "sh cat id ls echo true sleep mount umount hostname stat touch mknod mkdir stty tty test \
-                 readlink wc env pwd kill grep ulimit head chown find";
+                 readlink wc env pwd kill grep ulimit head chown find cut tr";
     for tool in tools.split_whitespace() {
         symlink("busybox", root.join("bin").join(tool)).unwrap();
     }

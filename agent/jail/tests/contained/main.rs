@@ -7,6 +7,9 @@ mod bench;
 mod cgroups;
 mod cgroups_v1;
 mod devices;
+mod filters;
+mod hooks;
+mod reach;
 mod sharing;
 mod tests;
 
@@ -24,8 +27,8 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let wanted = first.filter(|word| !word.starts_with('-'));
-    let known =
-        tests::ALL.iter().chain(sharing::ALL).chain(cgroups::ALL).chain(cgroups_v1::ALL).chain(devices::ALL);
+    let known = tests::ALL.iter().chain(sharing::ALL).chain(reach::ALL).chain(hooks::ALL).chain(filters::ALL);
+    let known = known.chain(cgroups::ALL).chain(cgroups_v1::ALL).chain(devices::ALL);
     let all = known.filter(|(name, _)| wanted.as_ref().is_none_or(|part| name.contains(part)));
     let before = Left::count();
     let mut failed = 0;
