@@ -50,7 +50,15 @@ impl Guest {
 
     /// `CreateSandbox`, for a guest booted bare.
     pub async fn create_sandbox(&self) -> Result<(), husk::agent::Error> {
-        self.machine.create_sandbox().await
+        self.machine.create_sandbox(|_| ()).await
+    }
+
+    /// The same, with anything changed about the request.
+    pub async fn create_sandbox_with(
+        &self,
+        change: impl FnOnce(&mut agent_api::agent::CreateSandboxRequest),
+    ) -> Result<(), husk::agent::Error> {
+        self.machine.create_sandbox(change).await
     }
 
     /// A container to be made; `name` is unique within the test.
@@ -61,16 +69,6 @@ impl Guest {
     /// The host's side of the root file system that the containers have in common.
     pub fn rootfs(&self) -> PathBuf {
         self.machine.share().join(ROOTFS)
-    }
-
-    /// The host's side of the shared directory.
-    pub fn share(&self) -> PathBuf {
-        self.machine.share()
-    }
-
-    /// Leaves every container alone when the test ends: they went with their VM.
-    pub fn abandon_all(&self) {
-        self.containers.lock().unwrap().clear();
     }
 
     pub(crate) fn remember(&self, id: &str) {

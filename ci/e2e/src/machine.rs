@@ -35,7 +35,7 @@ static TESTS: Semaphore = Semaphore::const_new(4);
 pub fn test(body: impl AsyncFnOnce(&Guest)) {
     block_on(async {
         let _turn = TESTS.acquire().await.expect("it is never closed");
-        attend(Machine::shared().await, LIMIT, body).await;
+        attend(Machine::shared().await, body).await;
     });
 }
 
@@ -50,7 +50,6 @@ pub struct Boot {
     qemu: Vec<String>,
     disks: u8,
     sandbox: bool,
-    limit: Duration,
 }
 
 impl Default for Boot {
@@ -64,7 +63,6 @@ impl Default for Boot {
             qemu: Vec::new(),
             disks: 0,
             sandbox: true,
-            limit: LIMIT,
         }
     }
 }
@@ -124,28 +122,15 @@ impl Boot {
         ])
     }
 
-    /// With this much time instead of [`LIMIT`]: for what is measured, not judged.
-    pub fn limit(mut self, limit: Duration) -> Boot {
-        self.limit = limit;
-        self
-    }
-
     /// Without `CreateSandbox`: the guest as it comes up.
     pub fn bare(mut self) -> Boot {
         self.sandbox = false;
         self
     }
 
-    /// For a test that may take this long, and not [`LIMIT`].
-    pub fn limit(mut self, limit: Duration) -> Boot {
-        self.limit = limit;
-        self
-    }
-
     /// Runs a test on a VM of its own.
     pub fn test(self, body: impl AsyncFnOnce(&Guest)) {
-        let limit = self.limit;
-        block_on(async { attend(Arc::new(Machine::boot(self).await), limit, body).await });
+        block_on(async { attend(Arc::new(Machine::boot(self).await), body).await });
     }
 }
 
@@ -200,7 +185,7 @@ impl Machine {
         });
         let machine = Machine { vm, dir, _slot: slot };
         if boot.sandbox {
-            let created = machine.create_sandbox().await;
+            let created = machine.create_sandbox(|_| ()).await;
             created.unwrap_or_else(|error| {
                 machine.print_logs();
                 panic!("{error}")
@@ -209,13 +194,17 @@ impl Machine {
         machine
     }
 
-    pub(crate) async fn create_sandbox(&self) -> Result<(), husk::agent::Error> {
-        let request = CreateSandboxRequest {
+    pub(crate) async fn create_sandbox(
+        &self,
+        change: impl FnOnce(&mut CreateSandboxRequest),
+    ) -> Result<(), husk::agent::Error> {
+        let mut request = CreateSandboxRequest {
             hostname: "e2e".into(),
             sandbox_id: "sandbox".into(),
             storages: self.vm.share_storage(paths::SHARE_ROOT).into_iter().collect(),
             ..Default::default()
         };
+        change(&mut request);
         self.vm.agent().create_sandbox(&request).await
     }
 
@@ -258,14 +247,14 @@ pub(crate) fn block_on(work: impl Future<Output = ()>) {
     runtime.expect("a runtime").block_on(work);
 }
 
-async fn attend(machine: Arc<Machine>, limit: Duration, body: impl AsyncFnOnce(&Guest)) {
+async fn attend(machine: Arc<Machine>, body: impl AsyncFnOnce(&Guest)) {
     let guest = Guest::new(machine);
-    let in_time = tokio::time::timeout(limit, async {
+    let in_time = tokio::time::timeout(LIMIT, async {
         body(&guest).await;
         guest.clean_up().await;
     });
     // The guest is still there when this panics, and tells what it logged.
-    assert!(in_time.await.is_ok(), "the test was not done within {} s", limit.as_secs());
+    assert!(in_time.await.is_ok(), "the test was not done within {} s", LIMIT.as_secs());
 }
 
 fn runtime() -> &'static Runtime {

@@ -28,20 +28,18 @@
 //! | `volumes` | how full a volume is, making it larger, and a container's last words |
 //! | `cdi` | devices that containers ask for by name |
 //! | `devices` | devices of the VM: found, waited for, and put into containers |
+//! | `namespaces` | the namespaces of a container, and whose they are |
+//! | `seccomp` | filters of system calls, and what other security modules are asked for |
+//! | `hooks` | programs that run at the turns of a container's life |
 //! | `user_namespace` | containers with user ids of their own |
 //! | `metrics` | the figures of the agent and of the guest |
 //! | `network` | interfaces, routes, neighbours, and what goes through them |
 //! | `resources` | processors, memory, swap, time and random numbers of a running guest |
 //! | `cycles` | many containers one after the other leave nothing behind |
-//! | `load` | many clients at once, and something that is stuck beside them |
-//! | `model` | random sequences of calls against a model of their answers, and what they leave |
-//! | `peers` | the recorded orders of calls of both known runtimes |
-//! | `bad_requests` | every field of every request as it should not be |
 //! | `cli` | the `husk` binary |
 //! | `bad_input` | what `husk` says and leaves behind when it cannot do what it was asked for |
 
 mod bad_input;
-mod bad_requests;
 mod boot;
 mod cdi;
 mod cli;
@@ -52,20 +50,20 @@ mod devices;
 mod devices_rules;
 mod exec;
 mod exit;
+mod hooks;
 mod husk_service;
 mod identity;
 mod layers;
 mod limits;
-mod load;
 mod metrics;
-mod model;
 mod mounts;
+mod namespaces;
 mod network;
 mod oom;
 mod pause;
-mod peers;
 mod process;
 mod resources;
+mod seccomp;
 mod signals;
 mod startup;
 mod stats;

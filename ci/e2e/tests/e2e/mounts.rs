@@ -59,6 +59,28 @@ fn a_bind_mount_shows_its_source_and_may_be_read_only() {
 }
 
 #[test]
+fn the_bind_option_wins_over_the_type() {
+    test(async |guest| {
+        // An emptyDir, as the most common peer sends it: a path of the guest, of the type "local".
+        let container = guest.container("c1").sh("test -d /empty/kata-containers && echo bound");
+        assert_eq!(container.mount("/empty", "local", "/run", &["rbind"]).run().await.ok(), "bound");
+    });
+}
+
+#[test]
+fn attributes_hold_for_all_below_where_they_say_so() {
+    test(async |guest| {
+        let script = "touch /guest/run/x 2>/dev/null || echo read-only";
+        let container =
+            guest.container("c1").sh(script).mount("/guest", "bind", "/", &["rbind", "rro", "rnosuid"]);
+        assert_eq!(container.run().await.ok(), "read-only");
+        let top =
+            guest.container("c1").sh("touch /guest/run/husk-test && rm /guest/run/husk-test && echo written");
+        assert_eq!(top.mount("/guest", "bind", "/", &["rbind", "ro"]).run().await.ok(), "written");
+    });
+}
+
+#[test]
 fn a_mount_that_leads_outside_is_refused() {
     test(async |guest| {
         for destination in ["/../up", "relative", "/a/../../b"] {
@@ -166,6 +188,24 @@ fn sysctls_of_its_namespaces_are_set_and_others_refused() {
             assert_eq!(code(&refused), Code::INTERNAL, "{name}");
             assert!(refused.unwrap_err().to_string().contains(name));
         }
+    });
+}
+
+#[test]
+fn a_pipe_is_a_device_too() {
+    test(async |guest| {
+        let container =
+            guest.container("c1").sh("(echo through > /dev/pipe &); cat /dev/pipe").linux(|linux| {
+                let pipe = |path: &str, kind: &str| agent_api::oci::LinuxDevice {
+                    Path: path.into(),
+                    Type: kind.into(),
+                    Major: 1,
+                    Minor: 3,
+                    ..Default::default()
+                };
+                linux.Devices = vec![pipe("/dev/pipe", "p"), pipe("/dev/unbuffered", "u")];
+            });
+        assert_eq!(container.run().await.ok(), "through");
     });
 }
 
