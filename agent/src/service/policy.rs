@@ -71,7 +71,7 @@ impl Gated {
     async fn silence(&self, context: TtrpcContext, request: Request) -> ttrpc::Result<Response> {
         loop {
             let context = TtrpcContext {
-                mh: context.mh.clone(),
+                mh: context.mh,
                 metadata: context.metadata.clone(),
                 timeout_nano: context.timeout_nano,
                 connection_data: context.connection_data.clone(),
