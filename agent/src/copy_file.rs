@@ -102,7 +102,8 @@ impl Uploads {
         drop(std::mem::take(&mut *self.uploads()));
     }
 
-    fn take(&self, request: &CopyFileRequest, root: &Path) -> Result<(), Error> {
+    /// The same as [`copy`], at once and below any directory.
+    pub(crate) fn take(&self, request: &CopyFileRequest, root: &Path) -> Result<(), Error> {
         let wanted = Wanted::of(request, root)?;
         let at = |step| wanted.step(step);
         let kind = request.file_mode & libc::S_IFMT;

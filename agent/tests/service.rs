@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use agent_api::agent::{CreateSandboxRequest, GuestDetailsRequest};
+use agent_api::agent::{CreateSandboxRequest, GuestDetailsRequest, MemAgentMemcgConfig};
 use agent_api::agent_ttrpc::AgentServiceClient;
 use agent_api::health::CheckRequest;
 use agent_api::health_ttrpc::HealthClient;
@@ -128,6 +128,14 @@ async fn a_service_manager_hears_when_it_is_ready_and_can_stop_it() {
     let agent = AgentServiceClient::new(client);
     let details = agent.get_guest_details(deadline(), &GuestDetailsRequest::new()).await.unwrap();
     assert!(!details.agent_details.init_daemon, "it is not the first process");
+
+    match agent.mem_agent_memcg_set(deadline(), &MemAgentMemcgConfig::new()).await {
+        Err(ttrpc::Error::RpcStatus(status)) => {
+            assert_eq!(status.code(), ttrpc::Code::INTERNAL);
+            assert!(status.message().starts_with("memory agent: it is off"), "{status:?}");
+        }
+        other => panic!("{other:?}"),
+    }
 
     let pid = service.pid();
     let mounts = || fs::read_to_string(format!("/proc/{pid}/mounts")).unwrap();

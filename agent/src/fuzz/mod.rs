@@ -4,6 +4,7 @@
 //! then checks what the rest of the agent relies on. `agent/fuzz` has a program for each; its `seeds/` are also run by
 //! the unit tests here, with any toolchain.
 
+mod files;
 mod frames;
 #[cfg(test)]
 mod seeds;
@@ -21,6 +22,7 @@ use crate::config::{Resolved, Sources};
 use crate::devices::{self, Address};
 use crate::spec;
 
+pub use files::copy_file;
 pub use frames::{frames, messages};
 
 /// A target: what `agent/fuzz` calls its program and its seeds, and what that runs.
@@ -30,6 +32,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("command_line", command_line),
     ("config_file", config_file),
+    ("copy_file", copy_file),
     ("frames", frames),
     ("messages", messages),
     ("mount_options", mount_options),

@@ -21,6 +21,8 @@ const RUNS: usize = 20;
 const EXECS: usize = 50;
 /// How much output one run reads.
 const OUTPUT: usize = 16 << 20;
+/// How long a part may take on a busy machine.
+const LIMIT: Duration = Duration::from_secs(900);
 /// The most memory for one more idle container, in KB.
 const IDLE_CONTAINER: f64 = 100.0;
 
@@ -29,10 +31,11 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    Boot::new().test(containers);
-    Boot::new().test(execs);
-    Boot::new().test(output);
-    Boot::new().memory(512).test(memory);
+    let boot = Boot::new().limit(LIMIT);
+    boot.clone().test(containers);
+    boot.clone().test(execs);
+    boot.clone().test(output);
+    boot.memory(512).test(memory);
 }
 
 async fn containers(guest: &Guest) {

@@ -131,6 +131,11 @@ impl<'g> ContainerBuilder<'g> {
         self
     }
 
+    /// The request, for a test that sends it itself and removes what it makes.
+    pub fn into_request(self) -> CreateContainerRequest {
+        self.request
+    }
+
     /// `CreateContainer`, or why not.
     pub async fn try_create(self) -> Result<Container<'g>, Error> {
         let Self { guest, request } = self;

@@ -71,6 +71,16 @@ impl Guest {
         self.machine.share().join(ROOTFS)
     }
 
+    /// The host's side of the shared directory.
+    pub fn share(&self) -> PathBuf {
+        self.machine.share()
+    }
+
+    /// Leaves every container alone when the test ends: they went with their VM.
+    pub fn abandon_all(&self) {
+        self.containers.lock().unwrap().clear();
+    }
+
     pub(crate) fn remember(&self, id: &str) {
         self.containers.lock().unwrap().push(id.into());
     }

@@ -27,6 +27,7 @@ mod machine;
 mod process;
 mod settings;
 mod storage;
+mod traces;
 
 pub use cli::{Cli, Ended, Husk, Running};
 pub use container::{Container, ContainerBuilder};
@@ -38,6 +39,7 @@ pub use machine::{Boot, LIMIT, test};
 pub use process::{Output, Process, ProcessBuilder};
 pub use settings::Settings;
 pub use storage::storage;
+pub use traces::{Traces, Watch};
 
 /// How a call that the agent refused ended.
 pub fn code<T: std::fmt::Debug>(result: &Result<T, husk::agent::Error>) -> ttrpc::Code {

@@ -35,7 +35,7 @@ static TESTS: Semaphore = Semaphore::const_new(4);
 pub fn test(body: impl AsyncFnOnce(&Guest)) {
     block_on(async {
         let _turn = TESTS.acquire().await.expect("it is never closed");
-        attend(Machine::shared().await, body).await;
+        attend(Machine::shared().await, LIMIT, body).await;
     });
 }
 
@@ -50,6 +50,7 @@ pub struct Boot {
     qemu: Vec<String>,
     disks: u8,
     sandbox: bool,
+    limit: Duration,
 }
 
 impl Default for Boot {
@@ -63,6 +64,7 @@ impl Default for Boot {
             qemu: Vec::new(),
             disks: 0,
             sandbox: true,
+            limit: LIMIT,
         }
     }
 }
@@ -122,15 +124,28 @@ impl Boot {
         ])
     }
 
+    /// With this much time instead of [`LIMIT`]: for what is measured, not judged.
+    pub fn limit(mut self, limit: Duration) -> Boot {
+        self.limit = limit;
+        self
+    }
+
     /// Without `CreateSandbox`: the guest as it comes up.
     pub fn bare(mut self) -> Boot {
         self.sandbox = false;
         self
     }
 
+    /// For a test that may take this long, and not [`LIMIT`].
+    pub fn limit(mut self, limit: Duration) -> Boot {
+        self.limit = limit;
+        self
+    }
+
     /// Runs a test on a VM of its own.
     pub fn test(self, body: impl AsyncFnOnce(&Guest)) {
-        block_on(async { attend(Arc::new(Machine::boot(self).await), body).await });
+        let limit = self.limit;
+        block_on(async { attend(Arc::new(Machine::boot(self).await), limit, body).await });
     }
 }
 
@@ -247,14 +262,14 @@ pub(crate) fn block_on(work: impl Future<Output = ()>) {
     runtime.expect("a runtime").block_on(work);
 }
 
-async fn attend(machine: Arc<Machine>, body: impl AsyncFnOnce(&Guest)) {
+async fn attend(machine: Arc<Machine>, limit: Duration, body: impl AsyncFnOnce(&Guest)) {
     let guest = Guest::new(machine);
-    let in_time = tokio::time::timeout(LIMIT, async {
+    let in_time = tokio::time::timeout(limit, async {
         body(&guest).await;
         guest.clean_up().await;
     });
     // The guest is still there when this panics, and tells what it logged.
-    assert!(in_time.await.is_ok(), "the test was not done within {} s", LIMIT.as_secs());
+    assert!(in_time.await.is_ok(), "the test was not done within {} s", limit.as_secs());
 }
 
 fn runtime() -> &'static Runtime {

@@ -36,10 +36,15 @@
 //! | `network` | interfaces, routes, neighbours, and what goes through them |
 //! | `resources` | processors, memory, swap, time and random numbers of a running guest |
 //! | `cycles` | many containers one after the other leave nothing behind |
+//! | `load` | many clients at once, and something that is stuck beside them |
+//! | `model` | random sequences of calls against a model of their answers, and what they leave |
+//! | `peers` | the recorded orders of calls of both known runtimes |
+//! | `bad_requests` | every field of every request as it should not be |
 //! | `cli` | the `husk` binary |
 //! | `bad_input` | what `husk` says and leaves behind when it cannot do what it was asked for |
 
 mod bad_input;
+mod bad_requests;
 mod boot;
 mod cdi;
 mod cli;
@@ -55,12 +60,15 @@ mod husk_service;
 mod identity;
 mod layers;
 mod limits;
+mod load;
 mod metrics;
+mod model;
 mod mounts;
 mod namespaces;
 mod network;
 mod oom;
 mod pause;
+mod peers;
 mod process;
 mod resources;
 mod seccomp;
