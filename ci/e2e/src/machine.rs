@@ -136,12 +136,6 @@ impl Boot {
         self
     }
 
-    /// For a test that may take this long, and not [`LIMIT`].
-    pub fn limit(mut self, limit: Duration) -> Boot {
-        self.limit = limit;
-        self
-    }
-
     /// Runs a test on a VM of its own.
     pub fn test(self, body: impl AsyncFnOnce(&Guest)) {
         let limit = self.limit;
