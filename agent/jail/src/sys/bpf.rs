@@ -19,6 +19,9 @@ const CGROUP_DEVICE: u32 = 6;
 const F_ALLOW_MULTI: u32 = 2;
 const F_REPLACE: u32 = 4;
 
+/// How often a program is loaded that signals keep from it.
+const ATTEMPTS: usize = 32;
+
 /// Room for what each command reads of `union bpf_attr`. What is behind it counts as zero.
 #[repr(C, align(8))]
 struct Attributes([u32; 12]);
@@ -32,9 +35,14 @@ pub(crate) fn load_device_program(program: &[Instruction]) -> Result<OwnedFd> {
     attributes.set_pointer(2, code.as_ptr().cast());
     // Said of a program that calls no function of the kernel's; the field must be there all the same.
     attributes.set_pointer(4, c"Apache-2.0".as_ptr().cast());
-    // SAFETY: the attributes hold the address and the number of instructions and the address of a C string; `code` and
-    // the string outlive the call.
-    let fd = unsafe { attributes.call(PROG_LOAD) }?;
+    let load = || {
+        // SAFETY: the attributes hold the address and the number of instructions and the address of a C string; `code`
+        // and the string outlive the call.
+        unsafe { attributes.call(PROG_LOAD) }
+    };
+    // The verifier gives up with EAGAIN when a signal arrives, as it does with the end of any child.
+    let fd = std::iter::repeat_with(load).take(ATTEMPTS).find(|loaded| *loaded != Err(Errno::EAGAIN));
+    let fd = fd.unwrap_or(Err(Errno::EAGAIN))?;
     // SAFETY: the call returned a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -19,6 +19,7 @@
 //! | `pause` | pausing and resuming |
 //! | `oom` | kills for lack of memory, and who hears of them |
 //! | `stats` | figures |
+//! | `cgroup_v1` | a guest with a hierarchy of cgroups for each controller |
 //! | `devices_rules` | which devices a container may use |
 //! | `process` | what a process is: user, groups, capabilities, rlimits, environment |
 //! | `mounts` | what a container sees: mounts, devices, covered paths, sysctls |
@@ -47,6 +48,7 @@ mod bad_input;
 mod bad_requests;
 mod boot;
 mod cdi;
+mod cgroup_v1;
 mod cli;
 mod containers;
 mod copy_file;
