@@ -42,21 +42,18 @@ impl Done {
     }
 
     /// Undoes everything, the last step first. What cannot be undone is said, and the rest is undone all the same.
-    pub(super) fn undo(self) {
-        for step in self.0.into_iter().rev() {
-            step.undo();
-        }
+    /// Returns the directories that had others in them.
+    #[must_use]
+    pub(super) fn undo(self) -> Vec<PathBuf> {
+        self.0.into_iter().rev().filter_map(Step::undo).collect()
     }
 }
 
 impl Step {
-    fn undo(self) {
+    /// Returns a directory that is not empty.
+    fn undo(self) -> Option<PathBuf> {
         let (what, result) = match self {
-            Step::Directory(path) => {
-                // It may hold files by now that are not ours to remove, or lie in a share that takes no changes.
-                let _ = remove(&path, UnlinkatFlags::RemoveDir);
-                return;
-            }
+            Step::Directory(path) => return (!remove_directory(&path)).then_some(path),
             Step::File(path) => (path.clone(), remove(&path, UnlinkatFlags::NoRemoveDir)),
             Step::Tree(path) => (path.clone(), remove_tree(&path)),
             Step::Mount(path) => (path.clone(), unmount(&path)),
@@ -64,12 +61,13 @@ impl Step {
             Step::Device(device) => (device.node(), device.remove()),
             Step::Watch(watch) => {
                 watch.stop();
-                return;
+                return None;
             }
         };
         if let Err(error) = result {
             tracing::warn!(what = %what.display(), %error, "not undone");
         }
+        None
     }
 }
 
@@ -82,6 +80,13 @@ pub(super) fn unmount(path: &Path) -> io::Result<()> {
         Ok(()) | Err(Errno::EINVAL) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// Removes a directory. Returns false if it is not empty, and true if it is gone or stays for another reason: it may lie
+/// in a share that takes no changes.
+pub(super) fn remove_directory(path: &Path) -> bool {
+    let removed = remove(path, UnlinkatFlags::RemoveDir);
+    !removed.is_err_and(|error| error.kind() == io::ErrorKind::DirectoryNotEmpty)
 }
 
 fn remove(path: &Path, flags: UnlinkatFlags) -> io::Result<()> {

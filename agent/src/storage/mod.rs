@@ -23,7 +23,7 @@ mod verity;
 mod watch;
 mod workplace;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -82,7 +82,14 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
 
 /// Every storage of the sandbox. Clones share it.
 #[derive(Clone, Default)]
-pub(crate) struct Storages(Arc<Mutex<HashMap<PathBuf, Entry>>>);
+pub(crate) struct Storages {
+    entries: Arc<Mutex<HashMap<PathBuf, Entry>>>,
+    kept: Kept,
+}
+
+/// Directories that were made on the way to a storage, and had another one in them when that went. The last to go takes
+/// them along.
+type Kept = Arc<Mutex<BTreeSet<PathBuf>>>;
 
 struct Entry {
     references: usize,
@@ -137,12 +144,13 @@ impl Storages {
 
     /// Undoes everything, shared or not, whoever may still hold it: the sandbox ends.
     pub(crate) async fn clear(&self) {
-        let mut all: Vec<_> = self.entries().drain().collect();
+        let all = self.clone();
+        let mut entries: Vec<_> = self.entries().drain().collect();
         // The deepest first, so that no mount hides another.
-        all.sort_by_key(|(mount_point, _)| std::cmp::Reverse(mount_point.components().count()));
+        entries.sort_by_key(|(mount_point, _)| std::cmp::Reverse(mount_point.components().count()));
         let task = tokio::spawn(async move {
-            for (_, entry) in all {
-                undo(entry.made.lock().await.take()).await;
+            for (_, entry) in entries {
+                all.undo(entry.made.lock().await.take()).await;
             }
         });
         if tokio::time::timeout(PATIENCE, task).await.is_err() {
@@ -172,13 +180,13 @@ impl Storages {
         if turn.is_some() {
             return Ok(());
         }
-        let place = place.clone();
+        let (place, kept) = (place.clone(), self.kept.clone());
         let result = tokio::task::spawn_blocking(move || {
             let mut done = Done::default();
             match plan.make(&place, &mut done) {
                 Ok(()) => Ok(done),
                 Err(fault) => {
-                    done.undo();
+                    sweep(&kept, done.undo());
                     Err(fault)
                 }
             }
@@ -205,13 +213,23 @@ impl Storages {
             let mut turn = made.lock().await;
             // Somebody may have asked for it again while its turn was waited for.
             if self.is_unused(&mount_point, &made) {
-                undo(turn.take()).await;
+                self.undo(turn.take()).await;
                 self.forget(&mount_point, &made);
             }
         }
     }
 
+    async fn undo(&self, done: Option<Done>) {
+        let Some(done) = done else { return };
+        let kept = self.kept.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || sweep(&kept, done.undo())).await {
+            tracing::error!(%error, "undoing a storage panicked");
+        }
+    }
+
     fn add_reference(&self, mount_point: &Path, shared: bool) -> Made {
+        // What it finds there is its own to use, empty or not.
+        self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(mount_point);
         let mut entries = self.entries();
         let entry = entries.entry(mount_point.to_path_buf()).or_insert_with(|| Entry {
             references: 0,
@@ -246,14 +264,19 @@ impl Storages {
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<PathBuf, Entry>> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.entries.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
-async fn undo(done: Option<Done>) {
-    let Some(done) = done else { return };
-    if let Err(error) = tokio::task::spawn_blocking(move || done.undo()).await {
-        tracing::error!(%error, "undoing a storage panicked");
+/// Removes what was kept and is empty by now, the deepest first.
+fn sweep(kept: &Kept, more: Vec<PathBuf>) {
+    let lock = || kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    lock().extend(more);
+    let all: Vec<_> = lock().iter().rev().cloned().collect();
+    for path in all {
+        if done::remove_directory(&path) {
+            lock().remove(&path);
+        }
     }
 }
 

@@ -396,3 +396,18 @@ fn a_watched_copy_follows_the_events_of_its_source() {
         nix::mount::umount2("/run", nix::mount::MntFlags::MNT_DETACH).unwrap();
     });
 }
+
+#[test]
+fn a_parent_of_several_goes_with_the_last_of_them() {
+    in_own_namespace(|dir, guest| async move {
+        let storages = Storages::default();
+        let local = |name: &str| [at(storage("local", "local", &[]), &dir.join("parent").join(name))];
+        let first = storages.acquire(&guest, "c1", &local("a")).await.unwrap();
+        let second = storages.acquire(&guest, "c2", &local("b")).await.unwrap();
+        storages.release(first).await;
+        assert!(dir.join("parent/b").is_dir() && !dir.join("parent/a").exists());
+        storages.release(second).await;
+        assert!(!dir.join("parent").exists());
+        assert!(storages.kept.lock().unwrap().is_empty());
+    });
+}
