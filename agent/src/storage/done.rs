@@ -97,8 +97,9 @@ fn remove(path: &Path, flags: UnlinkatFlags) -> io::Result<()> {
     }
 }
 
-/// Only in the agent's own tmpfs; the standard library follows no link on its way down.
-fn remove_tree(path: &Path) -> io::Result<()> {
+/// Removes what is at `path`, with all that is in it. Only in the agent's own tmpfs; the standard library follows no link
+/// on its way down.
+pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),

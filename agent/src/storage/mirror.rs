@@ -14,6 +14,8 @@ use std::time::SystemTime;
 
 use nix::libc;
 
+use super::done::remove_tree;
+
 /// A source with more than this is not copied: it is shown itself, and its changes with it.
 const MAX_ENTRIES: usize = 16;
 const MAX_BYTES: u64 = 1 << 20;
@@ -77,7 +79,7 @@ impl Mirror {
         }
         let gone: Vec<_> = self.seen.keys().filter(|path| !found.contains_key(*path)).cloned().collect();
         for path in gone.iter().rev() {
-            remove(&self.target.join(path))?;
+            remove_tree(&self.target.join(path))?;
         }
         self.seen = found;
         Ok(Ok(()))
@@ -88,7 +90,7 @@ impl Mirror {
         let before = self.seen.get(path).map(|entry| &entry.kind);
         if before.is_some_and(|before| std::mem::discriminant(before) != std::mem::discriminant(&entry.kind))
         {
-            remove(&to)?;
+            remove_tree(&to)?;
         }
         match &entry.kind {
             Kind::Directory => match fs::DirBuilder::new().mode(0o700).create(&to) {
@@ -97,7 +99,7 @@ impl Mirror {
             },
             Kind::Link(target) => {
                 let new = temporary(&to);
-                remove(&new)?;
+                remove_tree(&new)?;
                 symlink(target, &new)?;
                 lchown(&new, Some(entry.owner.0), Some(entry.owner.1))?;
                 fs::rename(new, to)
@@ -106,7 +108,7 @@ impl Mirror {
             Kind::File { modified, .. } if path.as_os_str().is_empty() => write(&from, &to, *modified, entry),
             Kind::File { modified, .. } => {
                 let new = temporary(&to);
-                remove(&new)?;
+                remove_tree(&new)?;
                 write(&from, &new, *modified, entry)?;
                 fs::rename(new, to)
             }
@@ -166,18 +168,6 @@ fn set_owner_and_mode(path: &Path, entry: &Entry) -> io::Result<()> {
     chown(path, Some(entry.owner.0), Some(entry.owner.1))?;
     // After the owner: a change of that takes the set-user bit away.
     fs::set_permissions(path, Permissions::from_mode(entry.mode))
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 fn temporary(path: &Path) -> PathBuf {

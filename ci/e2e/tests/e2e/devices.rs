@@ -196,43 +196,6 @@ fn scsi_disks_are_found_on_any_host() {
 }
 
 #[test]
-fn persistent_memory_is_a_disk_too() {
-    let (first, second) = (Disk::with(&content(1)), Disk::with(&content(2)));
-    for disk in [&first, &second] {
-        disk.file().set_len(128 << 20).unwrap();
-    }
-    let backend = |id: &str, disk: &Disk| {
-        format!("memory-backend-file,id={id},share=on,mem-path={},size=128M", disk.path().display())
-    };
-    let args = [
-        "-machine",
-        "nvdimm=on",
-        "-m",
-        "slots=2,maxmem=2G",
-        "-object",
-        &backend("m0", &first),
-        "-device",
-        "nvdimm,memdev=m0",
-        "-object",
-        &backend("m1", &second),
-        "-device",
-        "virtio-pmem-pci,memdev=m1",
-    ];
-    Boot::new().qemu(&args).test(async |guest| {
-        assert_eq!(disks(guest).await, ["pmem0", "pmem1"]);
-        let container = guest.container("c1").args(&["sleep", "1000"]);
-        let container = with(container, "b", device("nvdimm", "", "/dev/pmem0", "/dev/p0"));
-        let container = with(container, "b", device("nvdimm", "", "/dev/pmem1", "/dev/p1")).start().await;
-        let mut said =
-            [reads(&container, "/dev/p0", "pmem0").await, reads(&container, "/dev/p1", "pmem1").await];
-        let mut expected = [digest(&content(1)), digest(&content(2))];
-        said.sort_unstable();
-        expected.sort_unstable();
-        assert_eq!(said, expected);
-    });
-}
-
-#[test]
 fn a_device_that_never_comes_is_named_in_time_and_leaves_nothing() {
     let disk = Disk::with(&content(1));
     Boot::new().disk(&disk).cmdline("agent.hotplug_timeout=1").test(async |guest| {

@@ -63,16 +63,17 @@ fn owners_are_mapped_with_the_containers_users() {
         let map = || LinuxIDMapping { ContainerID: 0, HostID: 100_000, Size: 65_536, ..Default::default() };
         let container = guest
             .container("c1")
-            .sh("stat -c %u:%g /plain /mapped; touch /mapped/new; stat -c %u /mapped/new");
+            .sh("stat -c %u:%g /tmp/plain /tmp/mapped; touch /tmp/mapped/new; stat -c %u /tmp/mapped/new");
         let container = container.linux(|linux| {
             linux.Namespaces.push(namespace("user", ""));
             (linux.UIDMappings, linux.GIDMappings) = (vec![map()], vec![map()]);
         });
-        // The guest's own /run, which is a tmpfs and can be mapped, as the share cannot.
-        let container = container.mount("/plain", "bind", "/run", &["rbind"]);
-        let container = container.mount("/mapped", "bind", "/run", &["bind", "idmap"]);
+        // In /tmp, since the container's root may make nothing elsewhere in files that are not its own. And of the
+        // guest's own /run, which is a tmpfs and can be mapped, as the share cannot.
+        let container = container.mount("/tmp/plain", "bind", "/run", &["rbind"]);
+        let container = container.mount("/tmp/mapped", "bind", "/run", &["bind", "idmap"]);
         assert_eq!(container.run().await.ok(), "65534:65534\n0:0\n0");
-        let without = guest.container("c2").mount("/mapped", "bind", "/run", &["bind", "idmap"]);
+        let without = guest.container("c2").mount("/tmp/mapped", "bind", "/run", &["bind", "idmap"]);
         assert!(without.try_create().await.unwrap_err().to_string().contains("id-mapped mount"));
     });
 }
