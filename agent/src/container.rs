@@ -230,8 +230,15 @@ impl Life {
         container: Arc<Container>,
     ) -> Result<Self, Error> {
         let shared = guest.sandbox.shared()?;
-        let addresses = guest.devices.resolve(&request.devices, &mut request.spec).await?;
-        cdi::inject(&mut request.spec, &guest.config).await?;
+        let found = async {
+            let addresses = guest.devices.resolve(&request.devices, &mut request.spec).await?;
+            cdi::inject(&mut request.spec, &guest.config).await?;
+            Ok::<_, Error>(addresses)
+        };
+        let addresses = tokio::select! {
+            addresses = found => addresses?,
+            () = container.given_up() => return Err(Error::GivenUp(request.id)),
+        };
         let pid = match shared.pid {
             Some(path) if request.shared_pids => PidNamespace::Join(path),
             _ => PidNamespace::New,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use e2e::{Boot, ContainerBuilder, Guest, code};
+use e2e::{Boot, ContainerBuilder, Guest, code, test};
 use ttrpc::Code;
 
 /// Two nodes, a variable and a mount, as a vendor's tool would write them.
@@ -85,5 +85,23 @@ fn a_device_that_nothing_describes_is_named_when_the_time_is_up() {
         let container =
             container.process(|process| process.Env.push("VISIBLE_CDI_DEVICES=vendor.com/card=7".into()));
         assert_eq!(container.run().await.ok(), "ran");
+    });
+}
+
+#[test]
+fn a_container_that_waits_for_a_device_can_be_removed() {
+    test(async |guest| {
+        let mut id = String::new();
+        let waiting = asks(guest.container("c1").sh("true"), "vendor.com/card=8")
+            .request(|request| id.clone_from(&request.container_id));
+        let (created, removed) = tokio::join!(waiting.try_create(), async {
+            // The contract's wait for such files is 100 s.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let removal = guest.agent().remove_container(&id).await;
+            (removal, guest.container("c1").sh("echo again").run().await.text().to_string())
+        });
+        assert_eq!(code(&created), Code::INTERNAL);
+        removed.0.unwrap();
+        assert_eq!(removed.1, "again");
     });
 }
