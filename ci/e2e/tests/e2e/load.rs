@@ -47,6 +47,8 @@ fn a_first_process_that_ignores_everything_and_a_reader_that_never_reads_slow_no
         let alone = the_load(guest, &watch, CLIENTS, ALONE).await;
 
         let ignorant = guest.container("ignorant").sh(IGNORES_EVERYTHING).start().await;
+        // Before it says so, a SIGTERM would be the end of it.
+        ignorant.init().read_until("deaf").await;
         let unread = ignorant.exec(&["sh", "-c", "yes >&2 & yes"]).start().await;
         let unfed = ignorant.exec(&["sleep", "100000"]).start().await;
         let signals = async {
@@ -71,12 +73,13 @@ fn a_first_process_that_ignores_everything_and_a_reader_that_never_reads_slow_no
         unread.signal(9).await;
         ignorant.remove().await;
         watch.nothing_is_left(&before).await;
-        compare(&idle, &alone, &beside);
+        settle(guest, &watch, [idle, alone, beside], CLIENTS, ALONE).await;
     });
 }
 
 /// SIGTERM to a first process that does not say that it minds it would be SIGKILL.
-const IGNORES_EVERYTHING: &str = "trap '' HUP INT QUIT USR1 USR2 TERM; while :; do sleep 1000; done";
+const IGNORES_EVERYTHING: &str =
+    "trap '' HUP INT QUIT USR1 USR2 TERM; echo deaf; while :; do sleep 1000; done";
 
 #[test]
 fn a_file_system_that_never_answers_blocks_its_own_container_only() {
@@ -118,7 +121,7 @@ fn a_file_system_that_never_answers_blocks_its_own_container_only() {
         assert!(took > Duration::from_secs(1), "it was not stuck: {took:?}, {answer:?}");
         assert!(looked.is_err(), "it cannot have been looked at: {looked:?}");
         watch.nothing_is_left(&before).await;
-        compare(&idle, &alone, &beside);
+        settle(guest, &watch, [idle, alone, beside], 2, 12).await;
     });
 }
 
@@ -252,7 +255,23 @@ impl Times {
     }
 }
 
-fn compare(idle: &Times, alone: &Times, beside: &Times) {
+/// Fails if the load took much longer beside what was stuck. Before that, it is measured without once more: the host may
+/// have got busy in between, and then that is slow by now as well.
+async fn settle(
+    guest: &Guest,
+    watch: &Watch<'_>,
+    [idle, alone, beside]: [Times; 3],
+    clients: usize,
+    containers: usize,
+) {
+    if let Err(slower) = compare(&idle, &alone, &beside) {
+        println!("{slower}");
+        let again = the_load(guest, watch, clients, containers).await;
+        compare(&idle, &again, &beside).unwrap_or_else(|slower| panic!("{slower}"));
+    }
+}
+
+fn compare(idle: &Times, alone: &Times, beside: &Times) -> Result<(), String> {
     let mut table = String::new();
     let mut slower = Vec::new();
     for (call, times) in &*beside.0.borrow() {
@@ -269,5 +288,8 @@ fn compare(idle: &Times, alone: &Times, beside: &Times) {
         }
     }
     println!("{table}");
-    assert!(slower.is_empty(), "{slower:?} took more than {FACTOR} times as long:\n{table}");
+    if slower.is_empty() {
+        return Ok(());
+    }
+    Err(format!("{slower:?} took more than {FACTOR} times as long:\n{table}"))
 }
