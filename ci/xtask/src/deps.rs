@@ -14,10 +14,10 @@ pub(crate) const KERNEL: &[&str] = &["bc", "bison", "flex", "gcc", "libc6-dev", 
 pub(crate) const AGENT: &[&str] = &["gcc", "libc6-dev", "python3", "python3-venv"];
 /// To run a VM: QEMU, and with it virtiofsd.
 pub(crate) const VM: &[&str] = &["qemu-system-common", "qemu-system-x86"];
-/// To run the tests: an opinion on the agent's binary that is not ours, what makes file systems on disks, and what the agent
-/// links when it is built for the machine itself.
+/// To run the tests: an opinion on the agent's binary that is not ours, what makes file systems on disks, what the agent
+/// links when it is built for the machine itself, and what the jail's own tests run in their containers.
 pub(crate) const TESTS: &[&str] =
-    &["cryptsetup-bin", "e2fsprogs", "erofs-utils", "file", "libseccomp-dev", "xfsprogs"];
+    &["busybox-static", "cryptsetup-bin", "e2fsprogs", "erofs-utils", "file", "libseccomp-dev", "xfsprogs"];
 
 /// Makes sure that the packages of all `sets` are installed.
 pub(crate) fn ensure(sets: &[&[&'static str]], install: bool) -> Result<()> {
