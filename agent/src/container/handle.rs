@@ -140,7 +140,11 @@ impl Container {
         let kills_all = id == INIT || (is_init && self.is_paused());
         if signal == libc::SIGKILL && kills_all {
             let cgroup = self.cgroup.clone();
-            return Ok(blocking(move || Cgroup::open(&cgroup)?.kill_all()).await?);
+            return match blocking(move || Cgroup::open(&cgroup)?.kill_all()).await {
+                // systemd takes a scope away with the last process in it.
+                Err(error) if error.is_missing() => Ok(()),
+                killed => Ok(killed?),
+            };
         }
         let process = self.process(id)?;
         let sent = if is_init { process.signal_init(signal) } else { process.signal(signal) };
