@@ -37,6 +37,7 @@ use crate::devices::{self, GuestAddresses};
 use crate::guest::Guest;
 use crate::hooks;
 use crate::launch::{self, Start};
+use crate::oom::Init;
 use crate::process::{INIT, IdInUse, Process};
 use crate::sandbox;
 use crate::shared_mounts;
@@ -333,7 +334,8 @@ impl Life {
         // runtime's, and its end is told in another way.
         let id = self.container.id();
         if self.guest.sandbox.shared().is_ok_and(|shared| shared.id != id) {
-            self.bounds.watch_oom(id, self.init.exit.clone(), &self.guest.oom);
+            let init = Init { exit: self.init.exit.clone(), killed: self.container.killed.clone() };
+            self.bounds.watch_oom(id, init, &self.guest.oom);
         }
         start.start().await?;
         hooks::poststart(&self.plan, self.init.pid(), &self.guest.reaper).await;

@@ -9,8 +9,7 @@ use jail::oci;
 use super::placeholder::Placeholder;
 use crate::boot::AGENT_BINARY;
 use crate::guest::Guest;
-use crate::oom::{self, Watch};
-use crate::reaper::Exit;
+use crate::oom::{self, Init, Watch};
 
 /// How long the processes of a removed container may take to die, and its cgroup to go.
 const REMOVAL: Duration = Duration::from_secs(10);
@@ -88,7 +87,9 @@ impl Bounds {
             if !ignored.is_empty() {
                 tracing::warn!(container = id, ?ignored, "cgroup version 2 has no such limits");
             }
-            self.cgroup.apply(resources)?;
+            if self.held.is_none() {
+                self.cgroup.apply(resources)?;
+            }
         }
         match self.cgroup.set_devices(rules) {
             Err(error) if error.is_without_device_rules() && !asked => {
@@ -143,7 +144,7 @@ impl Bounds {
     }
 
     /// Tells `events` of every kill for lack of memory from now on, for as long as there is anybody to kill.
-    pub(super) fn watch_oom(&mut self, id: &str, init: Exit, events: &Arc<oom::Events>) {
+    pub(super) fn watch_oom(&mut self, id: &str, init: Init, events: &Arc<oom::Events>) {
         match Watch::begin(&self.cgroup, id, init, events.clone()) {
             Ok(watch) => self.watch = Some(watch),
             Err(error) => tracing::warn!(container = id, %error, "kills for lack of memory go unseen"),

@@ -12,8 +12,10 @@
 //! stay unset, has no device program for version 2, and brings a D-Bus client with its own runtime along.
 
 mod devices;
+mod error;
 mod freezer;
 mod oom;
+mod place;
 mod settings;
 mod stats;
 pub mod systemd;
@@ -35,7 +37,9 @@ use crate::oci::LinuxResources;
 
 pub use devices::DeviceRules;
 pub(crate) use devices::Instruction;
+pub use error::CgroupError;
 pub use oom::OomWatch;
+pub use place::Place;
 pub use stats::{Cpu, Hugetlb, Io, IoEntry, Memory, Pids, Stats, Usage};
 pub use tree::{AGENT, ROOT, agent_path, path_of, v1_hierarchies};
 
@@ -46,15 +50,6 @@ use tree::Tree;
 /// How long between two tries while waiting for the kernel.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Where a container's cgroup is to be, and who makes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// This directory, made by us.
-    Directory(PathBuf),
-    /// A scope of systemd's.
-    Scope(Scope),
-}
-
 /// One cgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroup {
@@ -62,74 +57,6 @@ pub struct Cgroup {
     tree: Tree,
     /// Whether systemd made it.
     scope: Option<Scope>,
-}
-
-/// What went wrong with which file.
-#[derive(Debug, thiserror::Error)]
-pub enum CgroupError {
-    /// A path that leads out of the tree, or is the tree's root, or the agent's own.
-    #[error("cgroup: path {0:?} is not below the cgroup tree")]
-    Path(PathBuf),
-    /// No cgroup tree is mounted.
-    #[error("cgroup: nothing is mounted at {ROOT}")]
-    NoTree,
-    /// A file could not be read or written.
-    #[error("cgroup: {action} {path:?}: {source}")]
-    File {
-        /// `read`, `write "50" to`, `create`, `remove`.
-        action: String,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A limit that cannot be.
-    #[error("cgroup: {what}: {value}")]
-    Limit {
-        /// Which.
-        what: &'static str,
-        /// Its value.
-        value: String,
-    },
-    /// systemd did not do what it was asked for.
-    #[error(transparent)]
-    Systemd(systemd::Error),
-    /// The kernel cannot hold processes off devices.
-    #[error("cgroup: device rules of {path:?}: {step}: {source}")]
-    Devices {
-        /// The cgroup.
-        path: PathBuf,
-        /// `load the program`, `attach the program`.
-        step: &'static str,
-        /// Why.
-        source: Errno,
-    },
-    /// The kernel did not do in time what it was asked for.
-    #[error("cgroup: {path:?}: not {what} after {after:?}")]
-    Deadline {
-        /// The cgroup.
-        path: PathBuf,
-        /// `empty`, `frozen`, `removed`.
-        what: &'static str,
-        /// How long it was given.
-        after: Duration,
-    },
-}
-
-impl CgroupError {
-    /// Whether a file, and with it its controller or the cgroup, is not there.
-    pub fn is_missing(&self) -> bool {
-        matches!(self, CgroupError::File { source, .. } if source.kind() == io::ErrorKind::NotFound)
-    }
-
-    /// Whether the kernel was built without what device rules need.
-    pub fn is_without_device_rules(&self) -> bool {
-        const ABSENT: [Errno; 3] = [Errno::ENOSYS, Errno::EINVAL, Errno::EPERM];
-        match self {
-            CgroupError::Devices { source, .. } => ABSENT.contains(source),
-            error => error.is_missing(),
-        }
-    }
 }
 
 type Result<T> = std::result::Result<T, CgroupError>;
@@ -141,24 +68,6 @@ pub(crate) enum Seat {
     Directory(OwnedFd),
     /// By its number, written to each of these files.
     Lists(Vec<PathBuf>),
-}
-
-impl Place {
-    /// The place that the `cgroupsPath` of a spec means. Nothing means the container's id.
-    pub fn of(cgroups_path: &str, id: &str, with_systemd: bool) -> Result<Place> {
-        match Scope::parse(cgroups_path).filter(|_| with_systemd) {
-            Some(scope) => scope.map(Place::Scope).map_err(CgroupError::Systemd),
-            None => Ok(Place::Directory(path_of(cgroups_path, id)?)),
-        }
-    }
-
-    /// The cgroup's path.
-    pub fn path(&self) -> PathBuf {
-        match self {
-            Place::Directory(path) => path.clone(),
-            Place::Scope(scope) => scope.path(),
-        }
-    }
 }
 
 impl Cgroup {
@@ -181,12 +90,22 @@ impl Cgroup {
         let nobody = Cgroup { tree: Tree::holding(&path)?, path: path.clone(), scope: None };
         let settings = resources.map_or(Ok(Vec::new()), |resources| nobody.settings(resources))?;
         scope.start(description, pid, &settings, &|_| None).map_err(CgroupError::Systemd)?;
-        let made =
-            nobody.complete(pid, &settings).map(|tree| Cgroup { path, tree, scope: Some(scope.clone()) });
+        let made = nobody.complete(pid, &settings).and_then(|tree| {
+            let cgroup = Cgroup { path, tree, scope: Some(scope.clone()) };
+            cgroup.set_unknown(&settings)?;
+            Ok(cgroup)
+        });
         made.inspect_err(|_| {
             // The error to tell is the first one.
             let _ = scope.stop();
         })
+    }
+
+    /// Writes the files of which systemd knows nothing.
+    fn set_unknown(&self, settings: &[Setting]) -> Result<()> {
+        let now = |file: &str| self.now(file);
+        let mut unknown = settings.iter().filter(|setting| !systemd::knows(setting, &now));
+        unknown.try_for_each(|setting| self.set(setting))
     }
 
     /// What systemd leaves to others in a scope that it has made: controllers and hierarchies that it does not know.
@@ -227,7 +146,8 @@ impl Cgroup {
         matches!(self.tree, Tree::V2(_))
     }
 
-    /// Sets the limits that are present, device rules excepted. -1 is no limit, also where there was one.
+    /// Sets the limits that are present, device rules excepted. -1 is no limit, also where there was one. A scope has
+    /// them from the start.
     pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
         self.settings(resources)?.iter().try_for_each(|setting| self.set(setting))
     }
@@ -242,8 +162,8 @@ impl Cgroup {
             self.put_back(&before);
             return Err(CgroupError::Systemd(error));
         }
-        // systemd has written what it holds, which may be rounded.
-        settings.iter().try_for_each(|setting| self.set(setting))
+        // It writes all that it holds for a unit at any change. What it was not told of is ours to write again.
+        self.set_unknown(&settings)
     }
 
     /// Writes all of these files or none, and returns what was in them.

@@ -46,7 +46,6 @@ impl Trial {
         let resources: oci::LinuxResources = serde_json::from_value(resources).unwrap();
         let pid = placeholder.id() as i32;
         let cgroup = Cgroup::create_scope(&scope, "a test of the jail", pid, Some(&resources)).unwrap();
-        cgroup.apply(&resources).unwrap();
         let mut bench = bench;
         bench.context.cgroup = Some(cgroup.path().to_owned());
         let running = bench.start().unwrap();

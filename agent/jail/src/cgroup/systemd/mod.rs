@@ -4,7 +4,7 @@
 //! `slice:prefix:name` gets a scope, with its limits as properties: they are in `systemctl status`, and a
 //! `daemon-reload` keeps them. What systemd has no property for (huge pages, rdma, a burst) is a file all the same,
 //! and device rules stay our program, which systemd lets be as it has none of its own for a scope without `DeviceAllow=`.
-//! The files are written after systemd has: they are exact where a property is rounded.
+//! On what it has a property for systemd has the last word: a quota of processor time is a whole percent, rounded up.
 //!
 //! A scope is made around a process that is there already, and is gone with the last one in it. So a placeholder holds
 //! it until the container's first process is cloned into it; what is born in place is never seen anywhere else, and its
@@ -222,6 +222,11 @@ impl Scope {
     fn doing(&self, verb: &str) -> String {
         format!("{verb} {}", self.unit())
     }
+}
+
+/// Whether systemd has a property for a file with this value.
+pub(super) fn knows(setting: &Setting, now: Now<'_>) -> bool {
+    !properties::of(std::slice::from_ref(setting), now).is_empty()
 }
 
 /// Stops a slice if nothing is in it, neither a scope nor a slice, and tells whether it is gone.
