@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use agent_api::agent::GetOOMEventRequest;
 use agent_api::oci::{LinuxCPU, LinuxMemory, LinuxPids, LinuxResources};
 use agent_api::ports;
-use e2e::{Boot, Container, ContainerBuilder, Guest};
+use e2e::{Boot, ContainerBuilder, Guest};
 use nix::sys::signal::Signal::SIGKILL;
 use protobuf::MessageField;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
