@@ -87,6 +87,7 @@ impl Bounds {
             if !ignored.is_empty() {
                 tracing::warn!(container = id, ?ignored, "cgroup version 2 has no such limits");
             }
+            // A scope has them from its start.
             if self.held.is_none() {
                 self.cgroup.apply(resources)?;
             }

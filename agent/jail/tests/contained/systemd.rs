@@ -129,6 +129,10 @@ fn nothing_is_left_of(scope: &Scope) {
     }
     for slice in scope.path().ancestors().skip(1).take(3) {
         assert!(systemd::stop_slice(slice).unwrap(), "{slice:?} has something in it");
+        let below = slice.strip_prefix(jail::cgroup::ROOT).unwrap();
+        for (name, _) in jail::cgroup::v1_hierarchies() {
+            assert!(!Path::new(jail::cgroup::ROOT).join(&name).join(below).exists(), "{name}: {below:?}");
+        }
     }
     assert_eq!(scope.missing_slices().len(), 3, "the slices went with it");
 }

@@ -237,7 +237,14 @@ pub fn stop_slice(path: &Path) -> Result<bool, Error> {
     if entries.into_iter().any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         return Ok(false);
     }
-    stop(name).map(|()| true)
+    stop(name)?;
+    // With version 1 there may be directories of ours in hierarchies that systemd does not know.
+    for (hierarchy, _) in super::v1_hierarchies() {
+        let below = path.strip_prefix(ROOT).unwrap_or(path);
+        // One that is in use stays, as does one that was never there.
+        let _ = std::fs::remove_dir(Path::new(ROOT).join(hierarchy).join(below));
+    }
+    Ok(true)
 }
 
 fn stop(unit: &str) -> Result<(), Error> {
