@@ -135,7 +135,7 @@ fn limits_are_known_to_both_and_hold_over_a_reload() {
         // A device that is not allowed stays so: systemd has no word in it.
         let tried =
             container.exec(&["sh", "-c", "mknod /dev/m c 1 11 && echo made; head -c 1 /dev/m"]).run().await;
-        assert_eq!(tried.text(), "made\n");
+        assert_eq!(tried.text(), "made");
         assert!(tried.error_text().contains("Operation not permitted"), "{tried:?}");
         container.remove().await;
         look.misses(&unit).await;
