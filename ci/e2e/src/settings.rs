@@ -20,6 +20,14 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// Directory of artefacts of another kind: the guest's PID 1 is systemd, the agent its service, and it boots into
+    /// `husk.target`. The root file system has `systemctl`, `systemd-run` and a shell.
+    pub fn systemd() -> PathBuf {
+        path("HUSK_SYSTEMD_ARTEFACTS")
+    }
+}
+
 fn path(name: &str) -> PathBuf {
     match std::env::var_os(name) {
         Some(value) if !value.is_empty() => {
