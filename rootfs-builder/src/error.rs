@@ -11,6 +11,9 @@ pub enum Error {
     /// The ramdisk could not be written.
     #[error(transparent)]
     Initrd(#[from] initrd::Error),
+    /// Something does not go into the root file system.
+    #[error(transparent)]
+    Tree(#[from] guest_tree::Error),
     /// The kernel could not be built.
     #[error(transparent)]
     Kernel(#[from] kernel_config::Error),

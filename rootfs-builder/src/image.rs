@@ -7,7 +7,8 @@ use std::{
 
 use guest_inputs::{Cache, Progress};
 use guest_manifest::{Artefact, Manifest};
-use initrd::Initrd;
+use guest_tree::{Attributes, Kind, Node, Origin, Tree};
+use initrd::Compression;
 use kernel_config::Kernel;
 
 use crate::{
@@ -42,7 +43,7 @@ pub fn build_image(
     progress: &Progress,
 ) -> Result<Image, Error> {
     let kernel = kernel_config::build(cache, arch, progress)?;
-    let ramdisk = initrd::compress(&ramdisk(fs::read(agent).map_err(at("read", agent))?)?)?;
+    let ramdisk = ramdisk(fs::read(agent).map_err(at("read", agent))?, Compression::Zstd)?;
     let mut written = None;
     let dir = swap::replace(&out.join(arch.name()).join("minimal"), |into| {
         let manifest = fill(into, arch.name(), &kernel, &ramdisk, agent)?;
@@ -53,8 +54,13 @@ pub fn build_image(
 }
 
 /// The kernel opens /dev/console for PID 1 before anything could mount a /dev.
-fn ramdisk(agent: Vec<u8>) -> Result<Vec<u8>, initrd::Error> {
-    Initrd::new().file("/init", 0o755, agent)?.char_device("/dev/console", 0o600, 5, 1)?.to_cpio()
+fn ramdisk(agent: Vec<u8>, compression: Compression) -> Result<Vec<u8>, Error> {
+    let origin = Origin::from("the agent");
+    let console = Node::new(Kind::CharDevice { major: 5, minor: 1 }, Attributes::root(0o600), &origin);
+    let mut tree = Tree::new();
+    tree.put("/init", Node::file(0o755, agent, &origin))?;
+    tree.put("/dev/console", console)?;
+    Ok(initrd::to_vec(&tree, 0, compression)?)
 }
 
 fn fill(into: &Path, arch: &str, kernel: &Kernel, ramdisk: &[u8], agent: &Path) -> Result<Manifest, Error> {
@@ -135,10 +141,10 @@ mod tests {
 
     #[test]
     fn the_ramdisk_holds_the_agent_and_a_console() {
-        let cpio = ramdisk(b"agent".to_vec()).unwrap();
+        let cpio = ramdisk(b"agent".to_vec(), Compression::None).unwrap();
         let text = String::from_utf8_lossy(&cpio);
         assert!(text.contains("init\0"));
         assert!(text.contains("dev/console\0"));
-        assert_eq!(text.matches("070701").count(), 4, "/dev, /dev/console, /init and the trailer");
+        assert_eq!(text.matches("070701").count(), 5, "the root, /dev, /dev/console, /init and the trailer");
     }
 }
