@@ -20,6 +20,33 @@ pub enum Error {
     /// The manifest could not be written.
     #[error(transparent)]
     Manifest(#[from] guest_manifest::Error),
+    /// The recipe is wrong, or asks for what is not there.
+    #[error(transparent)]
+    Recipe(#[from] crate::recipe::Error),
+    /// Something in a directory is no part of any image.
+    #[error("{} is {what}, which no image is made of", path.display())]
+    Unwanted {
+        /// What.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// Something of an image cannot be listed.
+    #[error("cannot list /{}", path.display())]
+    Content {
+        /// In the image.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// One of the documents beside a manifest is not what it should be.
+    #[error("{}: {source}", path.display())]
+    Document {
+        /// Which.
+        path: PathBuf,
+        /// Where it stops making sense.
+        source: serde_json::Error,
+    },
     /// A step on a file or directory failed.
     #[error("cannot {step} {}", path.display())]
     File {

@@ -1,28 +1,39 @@
-//! The minimal image: a kernel, a ramdisk that holds the agent and nothing else, and the manifest that names both.
+//! The set of artefacts of one recipe for one architecture: everything that was made or found before is joined here, and
+//! put in the place of what an earlier build left.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use guest_inputs::{Cache, Progress};
+use guest_arch::Arch;
 use guest_manifest::{Artefact, Manifest};
-use guest_tree::{Attributes, Kind, Node, Origin, Tree};
-use initrd::Compression;
+use guest_tree::Tree;
 use kernel_config::Kernel;
 
-use crate::{
-    error::{Error, at},
-    swap,
-};
+use crate::compose::{self, Parts};
+use crate::contents::{self, Contents};
+use crate::error::{Error, at};
+use crate::format::Format;
+use crate::recipe::Recipe;
+use crate::{swap, write};
 
-const INITRD: &str = "initrd.cpio.zst";
 const AGENT: &str = "husk-agent";
+const KERNEL_CONFIG: &str = "kernel.config";
 const SUMS: &str = "SHA256SUMS";
 
-/// What this kernel and this ramdisk need: a console on the first virtio console, a panic that ends the VM at once instead
-/// of leaving it hanging, and the agent's log on its port.
-const CMDLINE: &str = "quiet console=hvc0 panic=-1 agent.log_vport=1025";
+/// What a set is made of.
+#[derive(Debug)]
+pub struct Ingredients<'a> {
+    /// What somebody wants.
+    pub recipe: &'a Recipe,
+    /// For which machines.
+    pub arch: Arch,
+    /// The formats to write.
+    pub formats: &'a [Format],
+    /// The kernel of the recipe's variant.
+    pub kernel: &'a Kernel,
+    /// What does not stand in the recipe.
+    pub parts: Parts,
+}
 
 /// A finished set of artefacts.
 #[derive(Debug)]
@@ -33,57 +44,57 @@ pub struct Image {
     pub manifest: Manifest,
 }
 
-/// Makes the image from a built agent and writes it to `<out>/<arch>/minimal`, replacing what is there. The kernel comes
-/// from the cache, or is built now.
-pub fn build_image(
-    cache: &Cache,
-    arch: guest_arch::Arch,
-    agent: &Path,
-    out: &Path,
-    progress: &Progress,
-) -> Result<Image, Error> {
-    let kernel = kernel_config::build(cache, arch, progress)?;
-    let ramdisk = ramdisk(fs::read(agent).map_err(at("read", agent))?, Compression::Zstd)?;
-    let mut written = None;
-    let dir = swap::replace(&out.join(arch.name()).join("minimal"), |into| {
-        let manifest = fill(into, arch.name(), &kernel, &ramdisk, agent)?;
-        written = Some(manifest);
-        Ok(())
+/// Writes the set to `<out>/<arch>/<recipe>`, replacing what is there, or leaving it as it is if anything fails.
+pub fn build_image(ingredients: &Ingredients<'_>, out: &Path) -> Result<Image, Error> {
+    let Ingredients { recipe, arch, .. } = ingredients;
+    let tree = compose::compose(recipe, *arch, &ingredients.parts)?;
+    let extension =
+        |of: &crate::recipe::Extension| Ok((of.name.clone(), compose::extension(&of.from, &of.said.value)?));
+    let extensions = recipe.extensions.iter().map(extension).collect::<Result<Vec<_>, Error>>()?;
+    let (dir, manifest) = swap::replace(&out.join(arch.name()).join(&recipe.name), |into| {
+        fill(into, ingredients, &tree, &extensions)
     })?;
-    Ok(Image { dir, manifest: written.expect("the directory was filled") })
+    Ok(Image { dir, manifest })
 }
 
-/// The kernel opens /dev/console for PID 1 before anything could mount a /dev.
-fn ramdisk(agent: Vec<u8>, compression: Compression) -> Result<Vec<u8>, Error> {
-    let origin = Origin::from("the agent");
-    let console = Node::new(Kind::CharDevice { major: 5, minor: 1 }, Attributes::root(0o600), &origin);
-    let mut tree = Tree::new();
-    tree.put("/init", Node::file(0o755, agent, &origin))?;
-    tree.put("/dev/console", console)?;
-    Ok(initrd::to_vec(&tree, 0, compression)?)
-}
-
-fn fill(into: &Path, arch: &str, kernel: &Kernel, ramdisk: &[u8], agent: &Path) -> Result<Manifest, Error> {
+fn fill(
+    into: &Path,
+    ingredients: &Ingredients<'_>,
+    tree: &Tree,
+    extensions: &[(String, Tree)],
+) -> Result<Manifest, Error> {
+    let Ingredients { recipe, kernel, parts, .. } = ingredients;
     let copy = |from: &Path, name: &str| -> Result<Artefact, Error> {
         let to = into.join(name);
         fs::copy(from, &to).map_err(at("copy", from))?;
         Ok(Artefact::measure(into, name)?)
     };
-    let path = into.join(INITRD);
-    fs::write(&path, ramdisk).map_err(at("write", &path))?;
+    let put = |name: &str, bytes: &[u8]| -> Result<Artefact, Error> {
+        let path = into.join(name);
+        fs::write(&path, bytes).map_err(at("write", &path))?;
+        Ok(Artefact::measure(into, name)?)
+    };
+    let agent = parts.agent.bytes().map_err(at("read", "the agent"))?;
+    let images = ingredients.formats.iter().map(|format| write::image(*format, tree, &recipe.cmdline, into));
     let manifest = Manifest {
         version: guest_manifest::VERSION,
-        arch: arch.to_owned(),
+        arch: ingredients.arch.name().to_owned(),
+        recipe: recipe.name.clone(),
+        variant: recipe.variant.clone(),
+        features: recipe.agent.features.clone(),
         kernel_version: kernel.version.clone(),
         kernel: copy(&kernel.image, &base_name(&kernel.image))?,
         kernel_compressed: copy(&kernel.compressed, &base_name(&kernel.compressed))?,
-        initrd: Artefact::measure(into, INITRD)?,
-        agent: copy(agent, AGENT)?,
-        cmdline: CMDLINE.to_owned(),
+        kernel_config: copy(&kernel.config, KERNEL_CONFIG)?,
+        agent: put(AGENT, &agent)?,
+        images: images.collect::<Result<_, _>>()?,
+        extensions: Vec::new(),
+        documents: vec![put(contents::FILE, Contents::of(tree, extensions)?.to_json().as_bytes())?],
     };
     manifest.write(into)?;
+    let itself = Artefact::measure(into, guest_manifest::FILE)?;
     let path = into.join(SUMS);
-    fs::write(&path, sums(&manifest)).map_err(at("write", &path))?;
+    fs::write(&path, sums(&manifest, &itself)).map_err(at("write", &path))?;
     Ok(manifest)
 }
 
@@ -92,8 +103,9 @@ fn base_name(path: &Path) -> String {
 }
 
 /// What `sha256sum --check` reads; a file that is there under two titles once.
-fn sums(manifest: &Manifest) -> String {
-    let mut lines: Vec<_> = manifest.artefacts().map(|a| format!("{}  {}\n", a.sha256, a.file)).into();
+fn sums(manifest: &Manifest, itself: &Artefact) -> String {
+    let all = manifest.artefacts().into_iter().chain([itself]);
+    let mut lines: Vec<_> = all.map(|a| format!("{}  {}\n", a.sha256, a.file)).collect();
     lines.sort_by(|a, b| a[64..].cmp(&b[64..]));
     lines.dedup();
     lines.concat()
@@ -103,7 +115,7 @@ fn sums(manifest: &Manifest) -> String {
 mod tests {
     use super::*;
 
-    fn made(dir: &Path) -> Manifest {
+    fn made(dir: &Path) -> Image {
         let file = |name: &str| {
             let path = dir.join(name);
             fs::write(&path, name).unwrap();
@@ -115,36 +127,65 @@ mod tests {
             config: file("config"),
             version: "6.12.1".into(),
         };
-        let into = dir.join("out");
-        fs::create_dir(&into).unwrap();
-        fill(&into, "x86_64", &kernel, b"ramdisk", &file("agent")).unwrap()
+        let recipe = Recipe::load("minimal").unwrap();
+        let ingredients = Ingredients {
+            recipe: &recipe,
+            arch: Arch::X86_64,
+            formats: &recipe.formats,
+            kernel: &kernel,
+            parts: Parts { agent: "agent".into() },
+        };
+        build_image(&ingredients, &dir.join("out")).unwrap()
     }
 
     #[test]
     fn the_host_runtime_can_read_it() {
         let dir = tempfile::tempdir().unwrap();
-        let written = made(dir.path());
-        assert_eq!(Manifest::load(&dir.path().join("out")).unwrap(), written);
-        assert_eq!(written.kernel.file, "vmlinux");
-        assert_eq!(written.agent.size, 5);
+        let image = made(dir.path());
+        assert_eq!(image.dir, dir.path().join("out/x86_64/minimal"));
+        assert_eq!(Manifest::load(&image.dir).unwrap(), image.manifest);
+        assert_eq!(image.manifest.kernel.file, "vmlinux");
+        assert_eq!(image.manifest.agent.size, 5);
+        assert_eq!(
+            image.manifest.initrd(&image.dir).unwrap().cmdline.as_deref(),
+            Some("quiet console=hvc0 panic=-1 agent.log_vport=1025")
+        );
     }
 
     #[test]
     fn the_sums_are_sorted_and_complete() {
         let dir = tempfile::tempdir().unwrap();
-        made(dir.path());
-        let text = fs::read_to_string(dir.path().join("out").join(SUMS)).unwrap();
-        let names: Vec<_> = text.lines().map(|l| l.split_once("  ").unwrap().1).collect();
-        assert_eq!(names, ["bzImage", "husk-agent", "initrd.cpio.zst", "vmlinux"]);
+        let image = made(dir.path());
+        let text = fs::read_to_string(image.dir.join(SUMS)).unwrap();
+        let named: Vec<_> = text.lines().map(|l| l.split_once("  ").unwrap().1.to_owned()).collect();
+        let entries =
+            fs::read_dir(&image.dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let mut there: Vec<_> = entries.filter(|name| name != SUMS).collect();
+        there.sort();
+        assert_eq!(named, there);
         assert!(text.lines().all(|l| l.find(' ') == Some(64)));
     }
 
     #[test]
-    fn the_ramdisk_holds_the_agent_and_a_console() {
-        let cpio = ramdisk(b"agent".to_vec(), Compression::None).unwrap();
-        let text = String::from_utf8_lossy(&cpio);
-        assert!(text.contains("init\0"));
-        assert!(text.contains("dev/console\0"));
-        assert_eq!(text.matches("070701").count(), 5, "the root, /dev, /dev/console, /init and the trailer");
+    fn the_minimal_root_is_the_agent_and_where_it_mounts() {
+        let dir = tempfile::tempdir().unwrap();
+        let contents = Contents::load(&made(dir.path()).dir).unwrap();
+        let lines: Vec<_> =
+            contents.root.iter().map(|e| format!("{} {} {}", e.path, e.mode, e.origin)).collect();
+        assert_eq!(
+            lines,
+            [
+                "/ 0755 every image",
+                "/dev 0755 the recipe minimal",
+                "/dev/console 0600 the recipe minimal",
+                "/init 0777 the agent",
+                "/proc 0555 the recipe minimal",
+                "/run 0755 the recipe minimal",
+                "/sbin 0755 the agent",
+                "/sbin/init 0755 the agent",
+                "/sys 0555 the recipe minimal",
+                "/tmp 1777 the recipe minimal",
+            ]
+        );
     }
 }

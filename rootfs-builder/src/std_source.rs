@@ -65,7 +65,9 @@ pub(crate) fn sysroot(
         unpack_deb(&deb, &source)?;
         let library = source.join(format!("usr/src/rustc-{}/library", rustc.release));
         let target = into.join("target");
-        command::run("std", &mut build_command(&library, &target, triple), &task)?;
+        let mut cargo = build_command(&library, &target, triple);
+        cargo.args(cache.is_offline().then_some("--offline"));
+        command::run("std", &mut cargo, &task)?;
         let libraries = target.join(triple).join("release/deps");
         install(&libraries, &into.join("lib/rustlib").join(triple).join("lib"), triple)?;
         for scratch in [source, target] {

@@ -33,6 +33,10 @@ impl Zig {
         let key =
             Key::new("zig/v1").field("requirements", REQUIREMENTS).field("host", std::env::consts::ARCH);
         let entry = cache.build("zig", &key, |into| {
+            if cache.is_offline() {
+                let what = "zig (rootfs-builder/requirements.txt)".to_owned();
+                return Err(guest_inputs::Error::Offline { what }.into());
+            }
             let task = progress.task("zig");
             task.doing("installing zig and cargo-zigbuild");
             // pip comes with a virtual environment, which cannot be moved; what it installs with --target can.

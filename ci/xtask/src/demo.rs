@@ -16,7 +16,7 @@ pub(crate) fn run(install_deps: bool) -> Result<()> {
     let mut stages = Stages::default();
     stages.run("packages", || deps::ensure(&[deps::KERNEL, deps::AGENT, deps::VM], install_deps))?;
     let arch = Arch::host();
-    let image = build_image::build(arch, Profile::Guest, &mut stages)?;
+    let image = build_image::minimal(Profile::Guest, &mut stages)?;
     let layout = stages.run("container image", || {
         Ok(rootfs_builder::demo_image(&Cache::open()?, arch, &Progress::new())?)
     })?;

@@ -35,15 +35,8 @@ enum Command {
     },
     /// Check formatting, lints, unit tests and end-to-end tests
     Test(test::Options),
-    /// Build agent, ramdisk and kernel into out/<arch>/minimal
-    BuildImage {
-        /// Architecture of the guest
-        #[arg(long, default_value_t = Arch::host())]
-        arch: Arch,
-        /// Install the Debian packages that are missing
-        #[arg(long)]
-        install_deps: bool,
-    },
+    /// Build what a VM boots, by recipe and architecture, into out/<arch>/<recipe>
+    BuildImage(build_image::Options),
     /// Build the guest's kernel into the cache
     Kernel {
         /// Architecture of the guest
@@ -83,7 +76,7 @@ fn run(command: Command) -> Result<ExitCode> {
     let done = match command {
         Command::Demo { install_deps } => demo::run(install_deps),
         Command::Test(options) => return test::run(&options),
-        Command::BuildImage { arch, install_deps } => build_image::run(arch, install_deps),
+        Command::BuildImage(options) => build_image::run(&options),
         Command::Kernel { arch, install_deps } => kernel::run(arch, install_deps),
         Command::Bench { json, install_deps } => bench::run(json.as_deref(), install_deps),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),

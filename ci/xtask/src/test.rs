@@ -97,7 +97,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 fn end_to_end(options: &Options, stages: &mut Stages, all: &mut Count) -> Result<()> {
     let arch = Arch::host();
     let profile = if options.quick { Profile::Quick } else { Profile::Guest };
-    let image = build_image::build(arch, profile, stages)?;
+    let image = build_image::minimal(profile, stages)?;
     let layout = stages.run("container image", || {
         Ok(rootfs_builder::demo_image(&Cache::open()?, arch, &Progress::new())?)
     })?;

@@ -156,6 +156,7 @@ impl Vm {
         if manifest.arch != Arch::host().name() {
             return Err(Error::Arch { dir: spec.artefacts, found: manifest.arch });
         }
+        let initrd = manifest.initrd(&spec.artefacts)?;
         let program = find_program(row.qemu_binary, &[]).ok_or(Error::NoQemu(row.qemu_binary))?;
         let share = match &spec.share {
             Some(shared) => {
@@ -181,8 +182,12 @@ impl Vm {
             memory: spec.memory,
             cpus: spec.cpus,
             kernel: manifest.kernel_path(&spec.artefacts),
-            initrd: manifest.initrd_path(&spec.artefacts),
-            cmdline: command_line(&manifest.cmdline, of_machine, &spec.extra_cmdline),
+            initrd: initrd.path(&spec.artefacts),
+            cmdline: command_line(
+                initrd.cmdline.as_deref().unwrap_or_default(),
+                of_machine,
+                &spec.extra_cmdline,
+            ),
             share: share.as_ref().map(Share::device),
             vsock: vsock.as_ref().map(|vsock| vsock.device.clone()),
             extra: spec.extra_qemu,

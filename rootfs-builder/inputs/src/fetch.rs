@@ -29,6 +29,9 @@ pub fn fetch(cache: &Cache, pin: &Pin, progress: &Progress) -> Result<PathBuf, E
     let key = Key::new("download/v1").field("path", &pin.path).field("sha256", &pin.sha256);
     let file_name = pin.path.rsplit('/').next().unwrap_or_default();
     let entry = cache.build("downloads", &key, |into| {
+        if cache.is_offline() {
+            return Err(Error::Offline { what: format!("{pin} ({file_name})") });
+        }
         let base = mirror::base(pin.archive)?;
         let task = progress.task(&pin.name);
         retried(|| download(&base, pin, &into.join(file_name), &task))
@@ -208,6 +211,18 @@ mod tests {
     fn a_cut_connection_is_an_error() {
         let error = get("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab").unwrap_err();
         assert!(error.starts_with("download p 1: /pool/p.deb from the debian mirror: "), "{error}");
+    }
+
+    #[test]
+    fn offline_only_the_cache_answers() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap().offline(true);
+        let error = fetch(&cache, &pin(), &Progress::silent()).unwrap_err().to_string();
+        assert_eq!(error, "offline: p 1 (p.deb) is not in the cache: build once without --offline");
+        let key = Key::new("download/v1").field("path", &pin().path).field("sha256", &pin().sha256);
+        let fill = |into: &Path| std::fs::write(into.join("p.deb"), "abc").map_err(at("write", into));
+        cache.build("downloads", &key, fill).unwrap();
+        assert!(fetch(&cache, &pin(), &Progress::silent()).unwrap().ends_with("p.deb"));
     }
 
     #[test]

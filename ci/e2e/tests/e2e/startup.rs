@@ -210,7 +210,9 @@ impl Shell {
         let mut bytes = initrd::to_vec(&tree, 0, Compression::None).unwrap();
         bytes.resize(bytes.len().next_multiple_of(512), 0);
         let manifest = Manifest::load(&settings.artefacts).unwrap();
-        bytes.extend(std::fs::read(manifest.initrd_path(&settings.artefacts)).unwrap());
+        bytes.extend(
+            std::fs::read(manifest.initrd(&settings.artefacts).unwrap().path(&settings.artefacts)).unwrap(),
+        );
         let file = NamedTempFile::with_prefix("husk-initrd-").unwrap();
         std::fs::write(file.path(), bytes).unwrap();
         Shell(file)
