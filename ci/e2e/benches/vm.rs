@@ -71,6 +71,8 @@ async fn cold_boots(settings: &Settings) -> Vec<f64> {
 async fn counted_boots(settings: &Settings) -> Vec<f64> {
     let arch = guest_arch::Arch::host().row();
     let manifest = guest_manifest::Manifest::load(&settings.artefacts).expect("a manifest");
+    let initrd = manifest.initrd(&settings.artefacts).expect("artefacts that boot from a ramdisk");
+    let cmdline = initrd.cmdline.as_deref().unwrap_or_default();
     let dir = tempfile::tempdir().expect("a temporary directory");
     let ramdisk = dir.path().join("initrd");
     let agent = std::fs::read(settings.artefacts.join(&manifest.agent.file)).expect("the agent");
@@ -95,7 +97,7 @@ async fn counted_boots(settings: &Settings) -> Vec<f64> {
         .arg(manifest.kernel_path(&settings.artefacts))
         .arg("-initrd")
         .arg(&ramdisk)
-        .args(["-append", &format!("{} {}", manifest.cmdline, arch.emulated_cmdline)])
+        .args(["-append", &format!("{cmdline} {}", arch.emulated_cmdline)])
         .args(["-device", "virtio-serial-pci", "-chardev", "stdio,id=console"])
         .args(["-device", "virtconsole,chardev=console"])
         .stdin(Stdio::null())

@@ -1,4 +1,5 @@
 //! Gets a pinned file from the machine's mirror: checked by size and sha256, kept in the cache, with every wait bounded.
+//! A file that nobody can pin, because it says what is newest, comes without either, and has to prove itself to its reader.
 
 use std::{
     fs::File,
@@ -12,7 +13,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Cache, Key, Pin, Progress, Task,
+    Archive, Cache, Key, Pin, Progress, Task,
     error::{Error, at},
     key::hex,
     mirror,
@@ -39,8 +40,32 @@ pub fn fetch(cache: &Cache, pin: &Pin, progress: &Progress) -> Result<PathBuf, E
     Ok(entry.join(file_name))
 }
 
+/// A file of an archive as it is now, no longer than `limit`. It is anybody's word until its reader has checked who
+/// signed it.
+pub fn fetch_current(
+    archive: Archive,
+    path: &str,
+    limit: u64,
+    progress: &Progress,
+) -> Result<Vec<u8>, Error> {
+    let base = mirror::base(archive)?;
+    let file = Remote { base: &base, archive, path, called: path.to_owned() };
+    let task = progress.task(path);
+    retried(|| {
+        let mut bytes = Vec::new();
+        file.receive(limit, &task, |chunk| {
+            bytes.extend(chunk);
+            Ok(())
+        })?;
+        match bytes.len() as u64 > limit {
+            true => Err(file.failed(format!("is longer than {limit} bytes"))),
+            false => Ok(bytes),
+        }
+    })
+}
+
 /// Tries again after a failure that may pass.
-fn retried(mut attempt: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
+fn retried<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
     let mut tries = 1;
     loop {
         match attempt() {
@@ -59,34 +84,59 @@ fn may_pass(error: &Error) -> bool {
 }
 
 fn download(base: &str, pin: &Pin, to: &Path, task: &Task) -> Result<(), Error> {
-    let failed = |cause: String| Error::Download {
-        pin: pin.to_string(),
-        path: pin.path.clone(),
-        archive: pin.archive,
-        cause,
-    };
-    task.bytes("downloading", 0, pin.size);
-    let agent = agent();
-    let response = agent.get(format!("{base}/{}", pin.path)).call().map_err(|e| failed(e.to_string()))?;
-    let chunks = read_aside(response.into_body().into_reader());
+    let remote = Remote { base, archive: pin.archive, path: &pin.path, called: pin.to_string() };
     let mut file = File::create(to).map_err(at("create", to))?;
     let (mut size, mut digest) = (0, Sha256::new());
-    loop {
-        let chunk = match chunks.recv_timeout(STALL) {
-            Ok(Ok(chunk)) if chunk.is_empty() => break,
-            Ok(Ok(chunk)) => chunk,
-            Ok(Err(error)) => return Err(failed(error.to_string())),
-            Err(_) => return Err(failed(format!("no data for {} s", STALL.as_secs()))),
-        };
+    remote.receive(pin.size, task, |chunk| {
         size += chunk.len() as u64;
-        if size > pin.size {
-            break; // longer than the pin: no need to see how much longer
-        }
-        digest.update(&chunk);
-        file.write_all(&chunk).map_err(at("write", to))?;
-        task.bytes("downloading", size, pin.size);
-    }
+        digest.update(chunk);
+        file.write_all(chunk).map_err(at("write", to))
+    })?;
     matches_pin(pin, size, &hex(&digest.finalize()))
+}
+
+/// A file of a mirror.
+struct Remote<'a> {
+    base: &'a str,
+    archive: Archive,
+    path: &'a str,
+    /// What a person calls it.
+    called: String,
+}
+
+impl Remote<'_> {
+    /// Gives the file's bytes to `take`, chunk by chunk. One that is longer than expected is not read to its end: the
+    /// last chunk is the one that takes it beyond.
+    fn receive(
+        &self,
+        expected: u64,
+        task: &Task,
+        mut take: impl FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        task.bytes("downloading", 0, expected);
+        let response = agent().get(format!("{}/{}", self.base, self.path)).call();
+        let body = response.map_err(|e| self.failed(e.to_string()))?.into_body();
+        let chunks = read_aside(body.into_reader());
+        let mut size = 0;
+        loop {
+            let chunk = match chunks.recv_timeout(STALL) {
+                Ok(Ok(chunk)) if chunk.is_empty() => return Ok(()),
+                Ok(Ok(chunk)) => chunk,
+                Ok(Err(error)) => return Err(self.failed(error.to_string())),
+                Err(_) => return Err(self.failed(format!("no data for {} s", STALL.as_secs()))),
+            };
+            size += chunk.len() as u64;
+            take(&chunk)?;
+            if size > expected {
+                return Ok(());
+            }
+            task.bytes("downloading", size, expected);
+        }
+    }
+
+    fn failed(&self, cause: String) -> Error {
+        Error::Download { pin: self.called.clone(), path: self.path.to_owned(), archive: self.archive, cause }
+    }
 }
 
 fn matches_pin(pin: &Pin, size: u64, sha256: &str) -> Result<(), Error> {
@@ -148,7 +198,6 @@ mod tests {
     };
 
     use super::*;
-    use crate::Archive;
 
     /// The digest of "abc".
     const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -232,7 +281,7 @@ mod tests {
         assert!(
             retried(|| {
                 tries += 1;
-                Err(lasting())
+                Err::<(), _>(lasting())
             })
             .is_err()
         );

@@ -1,0 +1,27 @@
+//! Debian packages to a root file system: from names in a recipe to a [`guest_tree::Tree`], as anybody, for any
+//! architecture, without dpkg, without an emulator, and without running a single script that a package brings.
+//!
+//! - a [`Mirror`] gives the suites' lists of packages, believed because a key of `trusted.toml` signed them;
+//! - [`resolve`] takes the packages that are wanted and all that they need: [`Package`]s, which a lock file holds;
+//!
+//! What is not here: recipes and the lock file itself, and any image format.
+
+mod date;
+mod error;
+mod index;
+mod keyring;
+mod mirror;
+mod package;
+mod relation;
+mod release;
+mod resolve;
+mod stanza;
+mod version;
+
+pub use error::Error;
+pub use index::Packages;
+pub use mirror::Mirror;
+pub use package::Package;
+pub use release::{Age, Release};
+pub use resolve::{Request, Resolution, Waived, resolve};
+pub use version::Version;
