@@ -42,11 +42,32 @@ pub enum Error {
         /// Which limit, as a sentence.
         what: String,
     },
+    /// An image could not be read back.
+    #[error("{format}: cannot read the image")]
+    Read {
+        /// What was to be made of it.
+        format: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something that was read is not what it has to be.
+    #[error("{format}: {what}")]
+    Corrupt {
+        /// Of what.
+        format: &'static str,
+        /// Where and how, as a sentence.
+        what: String,
+    },
 }
 
 /// Shorthand for `map_err`: the image of this format could not be written.
 pub(crate) fn writing(format: &'static str) -> impl Fn(io::Error) -> Error {
     move |source| Error::Write { format, source }
+}
+
+/// Shorthand for `map_err`: an image could not be read.
+pub(crate) fn reading_image(format: &'static str) -> impl Fn(io::Error) -> Error {
+    move |source| Error::Read { format, source }
 }
 
 /// Shorthand for `map_err`: the content of a file could not be read.

@@ -8,6 +8,10 @@
 //! A tree that a format cannot hold (an attribute it has no name for, a file too long) is an [`Error`] that names the path;
 //! nothing is left out in silence.
 
+pub mod verity;
+
 mod error;
+mod uuid;
 
 pub use error::Error;
+pub use uuid::Uuid;
