@@ -65,7 +65,8 @@ impl Body<'_> {
     }
 }
 
-/// All files in the order of their numbers: the root, the journal if there is one, the others in the tree's order.
+/// All files in the order of their numbers: the root, the journal if there is one, the others in the tree's
+/// order.
 pub(super) fn files<'a>(inodes: &'a [Inode<'a>], journal: bool) -> Result<Vec<File<'a>>, Error> {
     if u32::try_from(inodes.len()).map_or(true, |count| count > u32::MAX - FIRST) {
         let what = format!("{} files, and inodes are numbered with 32 bits", inodes.len());

@@ -1,7 +1,7 @@
 //! The checksums over metadata (kernel: `filesystems/ext4/checksums.rst`).
 
-/// What all checksums of a file system start from. Other makers take a digest of its UUID, so that a block of another file
-/// system is noticed; ours has its UUID from its content, these checksums among it.
+/// What all checksums of a file system start from. Other makers take a digest of its UUID, so that a block of
+/// another file system is noticed; ours has its UUID from its content, these checksums among it.
 pub(super) const SEED: u32 = crc32c(!0, b"husk: ext4");
 
 /// CRC-32C as the kernel chains it: with no inversion at its end.

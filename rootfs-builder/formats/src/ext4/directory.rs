@@ -1,7 +1,7 @@
 //! Directory blocks (kernel: `filesystems/ext4/directory.rst`, "Linear (Classic) Directories").
 //!
-//! An entry is an inode's number, its own length, the length of the name, the type of the file, the name. The last of a
-//! block reaches to the checksum, which looks like an entry of no file.
+//! An entry is an inode's number, its own length, the length of the name, the type of the file, the name. The
+//! last of a block reaches to the checksum, which looks like an entry of no file.
 
 use guest_tree::Kind;
 

@@ -1,6 +1,6 @@
-//! Where a file's blocks are (kernel: `filesystems/ext4/ifork.rst`, "Extent Tree"). Each file here is in one piece, but an
-//! extent has 15 bits for its length, so a file of more than 128 MiB has several. Four fit into the inode; of more there
-//! are leaves, and the inode has an index of those.
+//! Where a file's blocks are (kernel: `filesystems/ext4/ifork.rst`, "Extent Tree"). Each file here is in one
+//! piece, but an extent has 15 bits for its length, so a file of more than 128 MiB has several. Four fit into
+//! the inode; of more there are leaves, and the inode has an index of those.
 
 use super::checksum::{crc32c, inode_seed};
 use super::{BLOCK, record};
@@ -25,7 +25,8 @@ pub(super) fn leaf_count(blocks: u64) -> u64 {
     if extents <= IN_INODE { 0 } else { extents.div_ceil(IN_LEAF) }
 }
 
-/// What is in the inode of a file of `blocks` from `first` on, whose leaves, if it needs any, start at `leaf`.
+/// What is in the inode of a file of `blocks` from `first` on, whose leaves, if it needs any, start at
+/// `leaf`.
 pub(super) fn root(blocks: u64, first: u32, leaf: u32) -> [u8; record::INLINE] {
     let mut bytes = Vec::with_capacity(record::INLINE);
     let leaves = leaf_count(blocks);

@@ -1,5 +1,5 @@
-//! Descriptors and bitmaps of the groups (kernel: `filesystems/ext4/group_descr.rst`, `bitmaps.rst`). What is taken, of
-//! blocks as of inodes, is always the first so many.
+//! Descriptors and bitmaps of the groups (kernel: `filesystems/ext4/group_descr.rst`, `bitmaps.rst`). What is
+//! taken, of blocks as of inodes, is always the first so many.
 
 use super::body::File;
 use super::checksum::{SEED, crc32c};

@@ -1,4 +1,5 @@
-//! An empty journal (kernel: `filesystems/ext4/journal.rst`): a superblock of its own, and blocks with nothing in them.
+//! An empty journal (kernel: `filesystems/ext4/journal.rst`): a superblock of its own, and blocks with
+//! nothing in them.
 
 use std::path::Path;
 
@@ -18,8 +19,8 @@ const SUPERBLOCK_V2: u32 = 4;
 /// The journal as a file.
 pub(super) fn file<'a>() -> File<'a> {
     let mut bytes = vec![0; BLOCKS as usize * BLOCK];
-    // All numbers are big endian: header, block size, length, first block of the log, first transaction. That the log
-    // starts at 0 means that it is empty.
+    // All numbers are big endian: header, block size, length, first block of the log, first transaction. That
+    // the log starts at 0 means that it is empty.
     let sequence = 1;
     for (at, number) in [
         (0x00, MAGIC),

@@ -1,5 +1,5 @@
-//! Where everything goes, and how much there is of it. One row: the superblock's block, descriptors, block bitmaps, inode
-//! bitmaps, inode tables, what files have beside their contents, contents, free blocks.
+//! Where everything goes, and how much there is of it. One row: the superblock's block, descriptors, block
+//! bitmaps, inode bitmaps, inode tables, what files have beside their contents, contents, free blocks.
 
 use super::body::{Body, FIRST, File};
 use super::{BLOCK, FORMAT, Size, extents, record};
@@ -118,8 +118,9 @@ struct Frame {
     inodes_per_group: u32,
 }
 
-/// How many blocks, groups and inodes it takes. More groups need more blocks for their tables, so this is tried until it
-/// fits; the last group has one block at least, for which a few more may be free than asked for.
+/// How many blocks, groups and inodes it takes. More groups need more blocks for their tables, so this is
+/// tried until it fits; the last group has one block at least, for which a few more may be free than asked
+/// for.
 fn frame(used_inodes: u64, data: u64, size: Size) -> Frame {
     let free = match size {
         Size::Exact => 0,

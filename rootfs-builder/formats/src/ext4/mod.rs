@@ -1,13 +1,14 @@
 //! ext4, for a root that may be written to, or for a host that reads nothing newer.
 //!
-//! What is written is the plainest file system that today's kernels take in full (kernel: `filesystems/ext4/`): extents,
-//! checksums over all metadata, descriptors for 64 bits, and one flexible group that all groups belong to. That last
-//! feature lets everything stand in one row: superblock, descriptors, bitmaps, inodes, then directories, then contents in
-//! the order of the tree's paths, each in one piece, and what is free at the end. There are no copies of the superblock
-//! and no directory `lost+found`: an image is made again, not repaired. Directories have no index.
+//! What is written is the plainest file system that today's kernels take in full (kernel:
+//! `filesystems/ext4/`): extents, checksums over all metadata, descriptors for 64 bits, and one flexible
+//! group that all groups belong to. That last feature lets everything stand in one row: superblock,
+//! descriptors, bitmaps, inodes, then directories, then contents in the order of the tree's paths, each in
+//! one piece, and what is free at the end. There are no copies of the superblock and no directory
+//! `lost+found`: an image is made again, not repaired. Directories have no index.
 //!
-//! The name of the file system is the digest of all of its bytes, so it is written last; checksums start from a seed of
-//! ours instead of from that name.
+//! The name of the file system is the digest of all of its bytes, so it is written last; checksums start from
+//! a seed of ours instead of from that name.
 
 mod body;
 mod checksum;
@@ -55,8 +56,8 @@ pub struct Options {
     pub journal: bool,
 }
 
-/// How large a file system is. Inodes are as many as the tree has, rounded up to a block, and one for each 16 KiB of what
-/// is free.
+/// How large a file system is. Inodes are as many as the tree has, rounded up to a block, and one for each 16
+/// KiB of what is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Size {
     /// What the tree needs.
@@ -77,8 +78,8 @@ pub struct Written {
     pub uuid: Uuid,
 }
 
-/// Writes a file system with all of `tree` in it to where `out` stands, and leaves `out` at its end. What is free there is
-/// not written: it has to be zeros, or a hole, as in a new file.
+/// Writes a file system with all of `tree` in it to where `out` stands, and leaves `out` at its end. What is
+/// free there is not written: it has to be zeros, or a hole, as in a new file.
 pub fn write(tree: &Tree, options: &Options, out: impl Write + Seek) -> Result<Written, Error> {
     check(options)?;
     let inodes = inodes(tree, FORMAT)?;

@@ -41,6 +41,9 @@ const USER_XATTR_AND_ACL: u32 = 0xc;
 /// Signed: in the one way of all architectures, should somebody ever index a directory.
 const SIGNED_HASH: u32 = 1;
 
+/// The kind of the checksums.
+const CRC32C: u8 = 1;
+
 /// The superblock, its checksum included.
 pub(super) fn superblock(layout: &Layout, files: &[File<'_>], options: &Options, uuid: Uuid) -> [u8; LENGTH] {
     let mut bytes = [0; LENGTH];
@@ -84,7 +87,8 @@ pub(super) fn superblock(layout: &Layout, files: &[File<'_>], options: &Options,
     put(0x15c, &(record::EXTRA as u16).to_le_bytes());
     put(0x15e, &(record::EXTRA as u16).to_le_bytes());
     put(0x160, &SIGNED_HASH.to_le_bytes());
-    put(0x174, &[layout.groups.next_power_of_two().trailing_zeros().max(1) as u8, 1]); // groups in a flexible one, CRC-32C
+    let groups_in_one = layout.groups.next_power_of_two().trailing_zeros().max(1);
+    put(0x174, &[groups_in_one as u8, CRC32C]);
     put(0x270, &SEED.to_le_bytes());
     for at in [0x274, 0x276, 0x277] {
         put(at, &[(options.time >> 32) as u8]); // upper bits of when it was written, made, checked

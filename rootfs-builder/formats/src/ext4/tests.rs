@@ -279,12 +279,15 @@ fn a_full_disk_and_a_lost_file_are_told_apart() {
     assert_eq!(refusal(&tree, &options()), "ext4: cannot read what is to be /lost");
 }
 
+/// Few directories, so that they are shared, and long names, so that they are large.
+const PATH: &str = "[a-c]{1,2}(/[a-c]{1,3}){0,3}/[a-z]{5,255}";
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn e2fsck_finds_nothing_in_any_tree(
-        files in proptest::collection::btree_map("[a-c]{1,2}(/[a-c]{1,3}){0,3}/[a-z]{5,255}", 0..20_000_usize, 0..60),
+        files in proptest::collection::btree_map(PATH, 0..20_000_usize, 0..60),
         attribute in proptest::collection::vec(any::<u8>(), 0..2000),
         free in 0..4_u64 << 20,
         journal: bool,

@@ -1,8 +1,8 @@
-//! Extended attributes (kernel: `filesystems/ext4/attributes.rst`): behind the fields of the inode if they fit there, else
-//! all of them in a block.
+//! Extended attributes (kernel: `filesystems/ext4/attributes.rst`): behind the fields of the inode if they
+//! fit there, else all of them in a block.
 //!
-//! Entries with the names grow from the front, values from the back. The kernel looks for a name in the order in which
-//! entries are sorted here.
+//! Entries with the names grow from the front, values from the back. The kernel looks for a name in the order
+//! in which entries are sorted here.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,8 +27,8 @@ const IN_INODE: usize = record::LENGTH - record::FIELDS - 4;
 
 const IN_BLOCK: usize = BLOCK - BLOCK_HEAD;
 
-/// The beginnings of names that are written as a number. POSIX ACLs (`system.`) have a form of their own here, and no
-/// source of ours has any.
+/// The beginnings of names that are written as a number. POSIX ACLs (`system.`) have a form of their own
+/// here, and no source of ours has any.
 const PREFIXES: [(&str, u8); 3] = [("user.", 1), ("trusted.", 4), ("security.", 6)];
 
 /// A file's attributes.
