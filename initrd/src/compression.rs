@@ -66,8 +66,8 @@ impl Compression {
             }
             Compression::Zstd => {
                 let mut packer = zstd::Encoder::new(out, ZSTD_LEVEL)?;
-                // The kernel sets aside a window as large as the header says: for a small archive that is its length,
-                // not the level's 8 MiB.
+                // The kernel sets aside a window as large as the header says: for a small archive that is its
+                // length, not the level's 8 MiB.
                 packer.set_pledged_src_size(Some(length))?;
                 fill(&mut packer)?;
                 packer.finish()?;

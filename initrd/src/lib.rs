@@ -1,8 +1,9 @@
 //! Initial ramdisks, bit for bit the same from the same content.
 //!
-//! [`write`] puts a [`Tree`] into the one form that the kernel unpacks, packed as [`Compression`] says: in the order of
-//! the tree's paths, numbered from one, all files from the one time that the caller chose. What that form has no place for
-//! is an error: the kernel would skip it without a word, and the guest would miss it later.
+//! [`write`] puts a [`Tree`] into the one form that the kernel unpacks, packed as [`Compression`] says: in
+//! the order of the tree's paths, numbered from one, all files from the one time that the caller chose. What
+//! that form has no place for is an error: the kernel would skip it without a word, and the guest would miss
+//! it later.
 
 mod compression;
 mod newc;

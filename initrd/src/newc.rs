@@ -1,7 +1,8 @@
-//! The "newc" cpio form that the kernel unpacks (Documentation/driver-api/early-userspace/buffer-format.rst in its tree).
+//! The "newc" cpio form that the kernel unpacks (Documentation/driver-api/early-userspace/buffer-format.rst
+//! in its tree).
 //!
-//! Each entry is a header of 13 numbers as eight hexadecimal digits, the name with a NUL, padding to four bytes, the
-//! content, padding again.
+//! Each entry is a header of 13 numbers as eight hexadecimal digits, the name with a NUL, padding to four
+//! bytes, the content, padding again.
 
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -17,7 +18,8 @@ const HEADER_LENGTH: u64 = 6 + 13 * 8;
 /// The name of the entry that ends an archive.
 const TRAILER: &[u8] = b"TRAILER!!!";
 
-/// The kernel skips an entry whose name, or whose target, has more bytes with its NUL (init/initramfs.c, do_header).
+/// The kernel skips an entry whose name, or whose target, has more bytes with its NUL (init/initramfs.c,
+/// do_header).
 const PATH_MAX: usize = 4096;
 
 const S_IFREG: u32 = 0o100_000;
@@ -26,8 +28,8 @@ const S_IFLNK: u32 = 0o120_000;
 const S_IFCHR: u32 = 0o020_000;
 const S_IFIFO: u32 = 0o010_000;
 
-/// The numbers of a header that differ between entries. The device of the file system they came from is always zero:
-/// they come from none.
+/// The numbers of a header that differ between entries. The device of the file system they came from is
+/// always zero: they come from none.
 #[derive(Default)]
 struct Header {
     inode: u32,
@@ -107,8 +109,8 @@ pub(crate) fn write(tree: &Tree, time: u32, out: &mut dyn Write) -> Result<(), E
     Ok(head(out, TRAILER, &Header { links: 1, ..Header::default() })?)
 }
 
-/// The kernel unpacks at "/", so names have no leading slash. The root's own entry, as "." like everywhere else, gives it
-/// its mode and owner.
+/// The kernel unpacks at "/", so names have no leading slash. The root's own entry, as "." like everywhere
+/// else, gives it its mode and owner.
 fn name(path: &Path) -> &[u8] {
     match path.as_os_str().as_bytes() {
         [] => b".",

@@ -8,9 +8,11 @@
 //! A tree that a format cannot hold (an attribute it has no name for, a file too long) is an [`Error`] that names the path;
 //! nothing is left out in silence.
 
+pub mod ext4;
 pub mod verity;
 
 mod error;
+mod inodes;
 mod uuid;
 
 pub use error::Error;
