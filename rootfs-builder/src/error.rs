@@ -20,6 +20,17 @@ pub enum Error {
     /// The manifest could not be written.
     #[error(transparent)]
     Manifest(#[from] guest_manifest::Error),
+    /// A lock file is none, or not of this version.
+    #[error("lock {}: {what}", path.display())]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Packages could not be resolved, fetched or unpacked.
+    #[error(transparent)]
+    Debian(#[from] guest_debian::Error),
     /// The recipe is wrong, or asks for what is not there.
     #[error(transparent)]
     Recipe(#[from] crate::recipe::Error),

@@ -36,6 +36,13 @@ struct Recipe {
     busybox: Pin,
 }
 
+/// What is pinned, by the guest architecture's name.
+pub(crate) fn pins() -> Result<Vec<(String, Pin)>, Error> {
+    let recipes: BTreeMap<String, Recipe> =
+        toml::from_str(PINS).map_err(|e| Error::PinFile { file: FILE, source: Box::new(e) })?;
+    Ok(recipes.into_iter().map(|(arch, recipe)| (arch, recipe.busybox)).collect())
+}
+
 /// The image layout for `arch`, with the reference `latest`; made now if the cache has none.
 pub fn demo_image(cache: &Cache, arch: Arch, progress: &Progress) -> Result<PathBuf, Error> {
     let mut recipes: BTreeMap<String, Recipe> =

@@ -115,8 +115,17 @@ fn install(from: &Path, to: &Path, triple: &'static str) -> Result<(), Error> {
     if has_std { Ok(()) } else { Err(Error::NoStd { triple, library: "libstd" }) }
 }
 
+/// All that are pinned, one for each rustc.
+pub(crate) fn pins() -> Result<Vec<Pin>, Error> {
+    Ok(parse(PINS)?.sources.into_iter().map(|source| source.pin).collect())
+}
+
+fn parse(pins: &str) -> Result<Pins, Error> {
+    toml::from_str(pins).map_err(|e| Error::PinFile { file: FILE, source: Box::new(e) })
+}
+
 fn choose(pins: &str, release: &str, triple: &'static str) -> Result<Pin, Error> {
-    let pins: Pins = toml::from_str(pins).map_err(|e| Error::PinFile { file: FILE, source: Box::new(e) })?;
+    let pins = parse(pins)?;
     let pinned = pins.sources.iter().map(|s| s.rust.as_str()).collect::<Vec<_>>().join(", ");
     let found = pins.sources.into_iter().find(|s| s.rust == release);
     found.map(|s| s.pin).ok_or_else(|| Error::NoStdSource { rustc: release.to_owned(), triple, pinned })

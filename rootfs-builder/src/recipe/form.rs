@@ -20,7 +20,7 @@ pub(super) struct Form {
     pub(super) cmdline: Vec<Spanned<String>>,
     pub(super) cmdline_without: Vec<Spanned<String>>,
     pub(super) base: Option<Spanned<String>>,
-    pub(super) packages: Vec<Spanned<String>>,
+    pub(super) packages: Option<PackagesForm>,
     pub(super) prune: Vec<Spanned<String>>,
     pub(super) set_id: Vec<Spanned<String>>,
     pub(super) directory: Vec<DirectoryForm>,
@@ -34,6 +34,14 @@ pub(super) struct AgentForm {
     pub(super) path: Option<Spanned<String>>,
     pub(super) links: Vec<Spanned<String>>,
     pub(super) features: Vec<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct PackagesForm {
+    pub(super) suites: Option<Vec<Spanned<String>>>,
+    pub(super) install: Vec<Spanned<String>>,
+    pub(super) exclude: Vec<Spanned<String>>,
 }
 
 /// `[[file]]`: one of `text`, `from`, `link`, `device`, or none of them for a directory.

@@ -40,6 +40,8 @@ const VARIANTS: [&str; 3] = ["lean", "debug", "hardened"];
 pub struct Recipe {
     /// The name of its file, without `.toml`: the directory of its artefacts is called so.
     pub name: String,
+    /// Where that file is.
+    pub path: PathBuf,
     /// What it is for, in a sentence.
     pub description: String,
     /// Which of our kernels.
@@ -52,8 +54,8 @@ pub struct Recipe {
     pub cmdline: Vec<String>,
     /// What the first files come from.
     pub base: Option<Base>,
-    /// Debian packages; what they depend on comes with them.
-    pub packages: Vec<Said<String>>,
+    /// Debian packages.
+    pub packages: Packages,
     /// What is taken out of base and packages; `*` stands for any part of a name.
     pub prune: Vec<Said<String>>,
     /// Files of base and packages that stay set-id: all others of them are not.
@@ -66,6 +68,17 @@ pub struct Recipe {
     pub extensions: Vec<Extension>,
     /// The files it was read from, the one that extends none first: name and digest.
     pub read_from: Vec<(String, String)>,
+}
+
+/// Debian packages; what they depend on comes with them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Packages {
+    /// Where to look for them, the suite that decides between equal versions first.
+    pub suites: Vec<Said<String>>,
+    /// By name, `name=version` or `name/suite`.
+    pub install: Vec<Said<String>>,
+    /// What stays out, whoever depends on it.
+    pub exclude: Vec<Said<String>>,
 }
 
 /// The agent in the image.
@@ -112,6 +125,13 @@ impl Recipe {
         resolve(chain)
     }
 
+    /// Whether it is one of this repository's.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        let ours = Path::new(DIRECTORY).canonicalize();
+        ours.is_ok_and(|ours| self.path.parent() == Some(&ours))
+    }
+
     /// All recipes that have a name, sorted.
     #[must_use]
     pub fn names() -> Vec<String> {
@@ -147,16 +167,16 @@ fn named(directory: &Path) -> Vec<String> {
 
 /// From the chain of files, the one that was asked for first, to one value.
 fn resolve(chain: Vec<(Source, Form)>) -> Result<Recipe, Error> {
-    let name = chain[0].0.name.clone();
     let mut recipe = Recipe {
-        name,
+        name: chain[0].0.name.clone(),
+        path: chain[0].0.path.clone(),
         description: String::new(),
         variant: VARIANTS[0].to_owned(),
         agent: Agent::default(),
         formats: Vec::new(),
         cmdline: Vec::new(),
         base: None,
-        packages: Vec::new(),
+        packages: Packages::default(),
         prune: Vec::new(),
         set_id: Vec::new(),
         directories: Vec::new(),
@@ -171,6 +191,13 @@ fn resolve(chain: Vec<(Source, Form)>) -> Result<Recipe, Error> {
     }
     if recipe.agent.path.is_empty() {
         return Err(chain[0].0.whole("agent").wrong("no path is said for the agent"));
+    }
+    if let Some(package) = recipe.packages.install.first()
+        && recipe.packages.suites.is_empty()
+    {
+        return Err(package
+            .place
+            .wrong("there are packages, but packages.suites does not say of which suites"));
     }
     if recipe.formats.is_empty() {
         return Err(chain[0].0.whole("formats").wrong("no format is said to write"));
@@ -232,7 +259,13 @@ impl Recipe {
         if let Some(base) = &form.base {
             self.base = Some(Base::new(source, base)?);
         }
-        self.packages.extend(source.all("packages", &form.packages));
+        if let Some(packages) = &form.packages {
+            if let Some(suites) = &packages.suites {
+                self.packages.suites = source.all("packages.suites", suites);
+            }
+            self.packages.install.extend(source.all("packages.install", &packages.install));
+            self.packages.exclude.extend(source.all("packages.exclude", &packages.exclude));
+        }
         self.prune.extend(source.all("prune", &form.prune));
         self.set_id.extend(source.all("set-id", &form.set_id));
         for said in self.prune.iter().chain(&self.set_id) {

@@ -118,6 +118,10 @@ fn a_bad_value_is_named_with_line_and_key() {
             "line 3, agent.features: there is no feature of the agent \"seccomp\"",
         ),
         ("[agent]\npath = 'init'", "line 3, agent.path: \"init\" is not a plain absolute path"),
+        (
+            "[packages]\ninstall = ['bash']",
+            "line 3, packages.install: there are packages, but packages.suites does not say of which suites",
+        ),
         ("cmdline = ['a b']", "line 2, cmdline: \"a b\" is not one word of a kernel command line"),
         (
             "cmdline-without = ['loud']",
