@@ -37,6 +37,8 @@ pub struct Row {
     pub compressed_image: &'static str,
     /// Debian's name.
     pub debian: &'static str,
+    /// Go's name, which is the one in OCI images.
+    pub oci: &'static str,
     /// The QEMU that emulates it.
     pub qemu_binary: &'static str,
     /// That QEMU's `-machine`, without what it has on board and no guest of ours uses: less to look for at boot.
@@ -45,7 +47,7 @@ pub struct Row {
     pub firmware: Option<&'static str>,
     /// That QEMU's `-cpu` under emulation. On x86_64 without "fast string" instructions: emulated, `rep movsb` is the
     /// slowest way to copy, and the kernel prefers it where the processor claims it is fast (64 MiB through a guest's
-    /// pipe: 0.07 s without, 0.42 s with).
+    /// pipe: 0.07 s without, 0.42 s with). POWER and RISC-V have no `max` in every QEMU that we support.
     pub emulated_cpu: &'static str,
     /// Kernel command line words for an emulated guest with one processor. On x86_64: no calibration of the local
     /// APIC's timer, a busy loop of 100 ms, which the HPET makes unnecessary, and no check that the timer interrupt
@@ -133,6 +135,7 @@ const X86_64: Row = Row {
     kernel_image: "vmlinux",
     compressed_image: "arch/x86/boot/bzImage",
     debian: "amd64",
+    oci: "amd64",
     qemu_binary: "qemu-system-x86_64",
     machine: "q35,sata=off,smbus=off,usb=off,vmport=off,i8042=off",
     firmware: Some("qboot.rom"),
@@ -150,6 +153,7 @@ const AARCH64: Row = Row {
     kernel_image: "arch/arm64/boot/Image",
     compressed_image: "arch/arm64/boot/Image.gz",
     debian: "arm64",
+    oci: "arm64",
     qemu_binary: "qemu-system-aarch64",
     machine: "virt",
     firmware: None,
@@ -167,6 +171,7 @@ const S390X: Row = Row {
     kernel_image: "arch/s390/boot/bzImage",
     compressed_image: "arch/s390/boot/bzImage",
     debian: "s390x",
+    oci: "s390x",
     qemu_binary: "qemu-system-s390x",
     machine: "s390-ccw-virtio",
     firmware: None,
@@ -184,10 +189,11 @@ const POWERPC64LE: Row = Row {
     kernel_image: "vmlinux",
     compressed_image: "arch/powerpc/boot/zImage.pseries",
     debian: "ppc64el",
+    oci: "ppc64le",
     qemu_binary: "qemu-system-ppc64",
     machine: "pseries",
     firmware: None,
-    emulated_cpu: "max",
+    emulated_cpu: "power9",
     emulated_cmdline: "",
     console: "hvc0",
     cross_compile: "powerpc64le-linux-gnu-",
@@ -201,10 +207,11 @@ const RISCV64: Row = Row {
     kernel_image: "arch/riscv/boot/Image",
     compressed_image: "arch/riscv/boot/Image.gz",
     debian: "riscv64",
+    oci: "riscv64",
     qemu_binary: "qemu-system-riscv64",
     machine: "virt",
     firmware: None,
-    emulated_cpu: "max",
+    emulated_cpu: "rv64",
     emulated_cmdline: "",
     console: "hvc0",
     cross_compile: "riscv64-linux-gnu-",
@@ -233,11 +240,12 @@ mod tests {
 
     #[test]
     fn names_that_must_tell_architectures_apart_do() {
-        let columns: [fn(&Row) -> &str; 6] = [
+        let columns: [fn(&Row) -> &str; 7] = [
             |row| row.name,
             |row| row.rust_triple,
             |row| row.kernel_arch,
             |row| row.debian,
+            |row| row.oci,
             |row| row.qemu_binary,
             |row| row.cross_compile,
         ];
