@@ -24,8 +24,8 @@ struct Row {
 }
 
 pub(crate) fn run(to: Option<&Path>, install_deps: bool) -> Result<()> {
-    deps::ensure(&[deps::KERNEL, deps::AGENT, deps::VM], install_deps)?;
-    let image = build_image::minimal(Profile::Guest, &mut Stages::default())?;
+    deps::ensure(&[deps::KERNEL, deps::AGENT, &deps::vm(&[Arch::host()])], install_deps)?;
+    let image = build_image::minimal(Arch::host(), Profile::Guest, &mut Stages::default())?;
     let once = |name: &str, unit: &str, budget, figure| Row {
         name: name.into(),
         unit: unit.into(),

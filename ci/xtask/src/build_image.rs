@@ -47,7 +47,8 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    deps::ensure(&[deps::KERNEL, deps::AGENT], options.install_deps)?;
+    let packages = [deps::KERNEL, deps::AGENT, &deps::cross(&options.choice.archs)];
+    deps::ensure(&packages, options.install_deps)?;
     let out = options.out.clone().unwrap_or_else(workspace::out);
     for arch in &options.choice.archs {
         let mut stages = Stages::default();
@@ -62,10 +63,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The default for this machine, for commands that need something to boot. What is not meant to ship stays out of `out/`.
-pub(crate) fn minimal(profile: Profile, stages: &mut Stages) -> Result<Image> {
+/// The default recipe, for commands that need something to boot. What is not meant to ship stays out of `out/`.
+pub(crate) fn minimal(arch: Arch, profile: Profile, stages: &mut Stages) -> Result<Image> {
     let choice = Choice {
-        archs: vec![Arch::host()],
+        archs: vec![arch],
         recipe: recipe::DEFAULT.to_owned(),
         formats: Vec::new(),
         offline: false,
@@ -75,7 +76,7 @@ pub(crate) fn minimal(profile: Profile, stages: &mut Stages) -> Result<Image> {
         Profile::Guest => workspace::out(),
         Profile::Quick => workspace::target().join("quick"),
     };
-    build(&choice, Arch::host(), profile, &out, stages)
+    build(&choice, arch, profile, &out, stages)
 }
 
 /// The stages that other commands have in common with this one.
