@@ -97,8 +97,8 @@ fn write_file(entry: &mut impl Read, to: &Path, mode: u32) -> io::Result<()> {
     io::copy(entry, &mut file).map(|_| ())
 }
 
-/// The name without `./`; none for one that could lead out.
-fn confined(path: &Path) -> Result<PathBuf, &'static str> {
+/// The name of an archive's entry without `./`, or what is wrong with one that could lead out.
+pub fn confined(path: &Path) -> Result<PathBuf, &'static str> {
     let mut inside = PathBuf::new();
     for part in path.components() {
         match part {
