@@ -8,7 +8,9 @@
 //! A tree that a format cannot hold (an attribute it has no name for, a file too long) is an [`Error`] that names the path;
 //! nothing is left out in silence.
 
+pub mod disk;
 pub mod ext4;
+pub mod kata;
 pub mod verity;
 
 mod error;
