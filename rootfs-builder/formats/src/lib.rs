@@ -8,9 +8,12 @@
 //! A tree that a format cannot hold (an attribute it has no name for, a file too long) is an [`Error`] that names the path;
 //! nothing is left out in silence.
 
+pub mod erofs;
 pub mod verity;
 
+mod contents;
 mod error;
+mod inodes;
 mod uuid;
 
 pub use error::Error;
