@@ -9,10 +9,13 @@
 //! nothing is left out in silence.
 
 pub mod disk;
+pub mod erofs;
 pub mod ext4;
 pub mod kata;
+pub mod oci;
 pub mod verity;
 
+mod contents;
 mod error;
 mod inodes;
 mod uuid;
