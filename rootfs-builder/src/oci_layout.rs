@@ -20,7 +20,10 @@ const FILE: &str = "rootfs-builder/demo.toml";
 const PINS: &str = include_str!("../demo.toml");
 
 /// Change it when this file makes something else of the same busybox.
-const RECIPE: &str = "demo-image/v2";
+const RECIPE: &str = "demo-image/v3";
+
+/// Where the program is in its package: Debian has had all of `/bin` in `/usr/bin` since trixie.
+const BUSYBOX: [&str; 2] = ["bin/busybox", "usr/bin/busybox"];
 
 const PASSWD: &str = "root:x:0:0:root:/:/bin/sh\napp:x:1000:1000:app:/tmp:/bin/sh\n";
 const GROUP: &str = "root:x:0:\napp:x:1000:\n";
@@ -31,8 +34,8 @@ const DIRECTORIES: [(&str, u32); 6] =
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Recipe {
-    /// OCI's name of it.
-    platform: String,
+    /// What busybox is linked with.
+    libc: String,
     busybox: Pin,
 }
 
@@ -41,22 +44,24 @@ pub fn demo_image(cache: &Cache, arch: Arch, progress: &Progress) -> Result<Path
     let mut recipes: BTreeMap<String, Recipe> =
         toml::from_str(PINS).map_err(|e| Error::PinFile { file: FILE, source: Box::new(e) })?;
     let recipe = recipes.remove(arch.name()).ok_or(Error::NoBusybox(arch))?;
-    let key = Key::new(RECIPE).field("platform", &recipe.platform).field("busybox", &recipe.busybox.sha256);
+    let platform = arch.row().oci;
+    let key = Key::new(RECIPE)
+        .field("platform", platform)
+        .field("libc", &recipe.libc)
+        .field("busybox", &recipe.busybox.sha256);
     let entry = cache.build("demo-image", &key, |into| {
         let deb = fetch(cache, &recipe.busybox, progress)?;
         let package = into.join("package");
         unpack_deb(&deb, &package)?;
-        let path = package.join("bin/busybox");
-        let busybox = fs::read(&path).map_err(at("read", &path))?;
+        let paths = BUSYBOX.map(|path| package.join(path));
+        let path = paths.iter().find(|path| path.exists()).unwrap_or(&paths[0]);
+        let busybox = fs::read(path).map_err(at("read", path))?;
         let Some(applets) = applets(&busybox) else {
-            return Err(at("find the table of applets in", &path)(std::io::ErrorKind::InvalidData.into()));
+            return Err(at("find the table of applets in", path)(std::io::ErrorKind::InvalidData.into()));
         };
         let layout = into.join("layout");
-        write_layout(
-            &layout,
-            &layer(&busybox, &applets).map_err(at("write a layer for", &layout))?,
-            &recipe.platform,
-        )?;
+        let layer = layer(&busybox, &applets).map_err(at("write a layer for", &layout))?;
+        write_layout(&layout, &layer, platform, &recipe)?;
         fs::remove_dir_all(&package).map_err(at("remove", &package))
     })?;
     Ok(entry.join("layout"))
@@ -107,7 +112,7 @@ fn header(kind: tar::EntryType, mode: u32, size: usize) -> tar::Header {
 }
 
 /// Writes `dir`: the layer, the configuration that names it, the manifest that names both, and the index.
-fn write_layout(dir: &Path, layer: &[u8], platform: &str) -> Result<(), Error> {
+fn write_layout(dir: &Path, layer: &[u8], platform: &str, recipe: &Recipe) -> Result<(), Error> {
     let blobs = dir.join("blobs/sha256");
     fs::create_dir_all(&blobs).map_err(at("create", &blobs))?;
     let mut gzip = GzBuilder::new().write(Vec::new(), Compression::best()); // its time stamp is zero unless set
@@ -121,6 +126,7 @@ fn write_layout(dir: &Path, layer: &[u8], platform: &str) -> Result<(), Error> {
             "Env": ["PATH=/bin"],
             "Cmd": ["sh"],
             "WorkingDir": "/",
+            "Labels": { "busybox": recipe.busybox.version, "libc": recipe.libc },
         },
         "rootfs": { "type": "layers", "diff_ids": [digest(layer)] },
     });
@@ -184,12 +190,14 @@ mod tests {
     fn every_digest_in_the_layout_holds() {
         let dir = tempfile::tempdir().unwrap();
         let tar = layer(b"busybox", &["ls", "sh"]).unwrap();
-        write_layout(dir.path(), &tar, "amd64").unwrap();
+        let recipe = recipes().remove("s390x").unwrap();
+        write_layout(dir.path(), &tar, "s390x", &recipe).unwrap();
         let index: Value = serde_json::from_slice(&fs::read(dir.path().join("index.json")).unwrap()).unwrap();
         assert_eq!(index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"], "latest");
         let manifest: Value = serde_json::from_slice(&read(dir.path(), &index["manifests"][0])).unwrap();
         let config: Value = serde_json::from_slice(&read(dir.path(), &manifest["config"])).unwrap();
-        assert_eq!(config["config"]["User"], "app");
+        assert_eq!((&config["architecture"], &config["config"]["User"]), (&json!("s390x"), &json!("app")));
+        assert_eq!(config["config"]["Labels"]["libc"], recipe.libc.as_str());
         let mut unpacked = Vec::new();
         let packed = read(dir.path(), &manifest["layers"][0]);
         flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut unpacked).unwrap();
@@ -218,9 +226,20 @@ mod tests {
         assert!(entries.contains_key("bin/sh"));
     }
 
+    fn recipes() -> BTreeMap<String, Recipe> {
+        toml::from_str(PINS).unwrap()
+    }
+
     #[test]
-    fn the_pin_file_is_read() {
-        let recipes: BTreeMap<String, Recipe> = toml::from_str(PINS).unwrap();
-        assert_eq!(recipes["x86_64"].platform, "amd64");
+    fn every_architecture_has_a_busybox_of_its_own() {
+        let recipes = recipes();
+        assert_eq!(recipes.len(), Arch::ALL.len());
+        for arch in Arch::ALL {
+            let Recipe { libc, busybox } = &recipes[arch.name()];
+            let version = busybox.version.trim_start_matches("1:");
+            let file = format!("/busybox-static_{version}_{}.deb", arch.row().debian);
+            assert!(busybox.path.ends_with(&file), "{} is not {file}", busybox.path);
+            assert!(libc.starts_with("glibc "), "{libc}");
+        }
     }
 }

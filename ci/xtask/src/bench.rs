@@ -24,7 +24,7 @@ struct Row {
 }
 
 pub(crate) fn run(to: Option<&Path>, install_deps: bool) -> Result<()> {
-    deps::ensure(&[deps::KERNEL, deps::AGENT, deps::VM], install_deps)?;
+    deps::ensure(&[deps::KERNEL, deps::AGENT, &deps::vm(&[Arch::host()])], install_deps)?;
     let image = build_image::build(Arch::host(), Profile::Guest, &mut Stages::default())?;
     let once = |name: &str, unit: &str, budget, figure| Row {
         name: name.into(),

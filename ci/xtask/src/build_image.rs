@@ -9,7 +9,7 @@ use rootfs_builder::{Image, Toolchain, agent};
 use crate::{deps, stage::Stages, workspace};
 
 pub(crate) fn run(arch: Arch, install_deps: bool) -> Result<()> {
-    deps::ensure(&[deps::KERNEL, deps::AGENT], install_deps)?;
+    deps::ensure(&[deps::KERNEL, deps::AGENT, &deps::cross(&[arch])], install_deps)?;
     let mut stages = Stages::default();
     let image = build(arch, Profile::Guest, &mut stages)?;
     for artefact in image.manifest.artefacts() {

@@ -198,8 +198,9 @@ impl Shell {
         let settings = Settings::get();
         let dir = TempDir::new().unwrap();
         let image = Reference { dir: settings.image.clone(), name: None };
-        husk::image::unpack(&image, &dir.path().join("rootfs"), &AtomicBool::new(false)).unwrap();
-        let busybox = std::fs::read(dir.path().join("rootfs/bin/busybox")).unwrap();
+        let rootfs = dir.path().join("rootfs");
+        husk::image::unpack(&image, settings.arch(), &rootfs, &AtomicBool::new(false)).unwrap();
+        let busybox = std::fs::read(rootfs.join("bin/busybox")).unwrap();
         let applets = ["sh", "tty", "tr", "sleep", "ps", "grep", "stty"];
         let origin = Origin::from("the test");
         let mut tree = Tree::new();
