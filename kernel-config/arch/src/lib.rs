@@ -65,6 +65,22 @@ pub struct Row {
     pub cross_package: &'static str,
     /// The end of a virtio device's name in QEMU: `virtio-serial-pci`, `virtio-serial-ccw`.
     pub virtio_bus: &'static str,
+    /// The type of a GPT partition with the root file system (UAPI group, Discoverable Partitions Specification). The
+    /// number is written as the text of the GUID.
+    pub gpt_root: u128,
+    /// The same for the hash tree of one.
+    pub gpt_root_verity: u128,
+    /// How the firmware of machines that boot by EFI marks its programs; none if there are no such machines.
+    pub efi: Option<Efi>,
+}
+
+/// What EFI firmware calls an architecture.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Efi {
+    /// The machine in the header of its programs.
+    pub machine: u16,
+    /// The end of their names: `BOOTX64.EFI`, `linuxx64.efi.stub`.
+    pub name: &'static str,
 }
 
 impl Arch {
@@ -153,6 +169,9 @@ const X86_64: Row = Row {
     cross_compile: "x86_64-linux-gnu-",
     cross_package: "gcc-x86-64-linux-gnu",
     virtio_bus: "pci",
+    gpt_root: 0x4f68bce3_e8cd_4db1_96e7_fbcaf984b709,
+    gpt_root_verity: 0x2c7357ed_ebd2_46d9_aec1_23d437ec2bf5,
+    efi: Some(Efi { machine: 0x8664, name: "x64" }),
 };
 
 const AARCH64: Row = Row {
@@ -174,6 +193,9 @@ const AARCH64: Row = Row {
     cross_compile: "aarch64-linux-gnu-",
     cross_package: "gcc-aarch64-linux-gnu",
     virtio_bus: "pci",
+    gpt_root: 0xb921b045_1df0_41c3_af44_4c6f280d3fae,
+    gpt_root_verity: 0xdf3300ce_d69f_4c92_978c_9bfb0f38d820,
+    efi: Some(Efi { machine: 0xaa64, name: "aa64" }),
 };
 
 const S390X: Row = Row {
@@ -195,6 +217,9 @@ const S390X: Row = Row {
     cross_compile: "s390x-linux-gnu-",
     cross_package: "gcc-s390x-linux-gnu",
     virtio_bus: "ccw",
+    gpt_root: 0x5eead9a9_fe09_4a1e_a1d7_520d00531306,
+    gpt_root_verity: 0xb325bfbe_c7be_4ab8_8357_139e652d2f6b,
+    efi: None,
 };
 
 const POWERPC64LE: Row = Row {
@@ -216,6 +241,9 @@ const POWERPC64LE: Row = Row {
     cross_compile: "powerpc64le-linux-gnu-",
     cross_package: "gcc-powerpc64le-linux-gnu",
     virtio_bus: "pci",
+    gpt_root: 0xc31c45e6_3f39_412e_80fb_4809c4980599,
+    gpt_root_verity: 0x906bd944_4589_4aae_a4e4_dd983917446a,
+    efi: None,
 };
 
 const RISCV64: Row = Row {
@@ -237,6 +265,9 @@ const RISCV64: Row = Row {
     cross_compile: "riscv64-linux-gnu-",
     cross_package: "gcc-riscv64-linux-gnu",
     virtio_bus: "pci",
+    gpt_root: 0x72ec70a6_cf74_40e6_bd49_4bda08e8f224,
+    gpt_root_verity: 0xb6ed5582_440b_4209_b8da_5ff7c419ea3d,
+    efi: Some(Efi { machine: 0x5064, name: "riscv64" }),
 };
 
 #[cfg(test)]
@@ -278,6 +309,15 @@ mod tests {
             names.dedup();
             assert_eq!(names.len(), Arch::ALL.len(), "{names:?}");
         }
+    }
+
+    #[test]
+    fn partition_types_tell_architectures_and_uses_apart() {
+        let mut types: Vec<_> =
+            Arch::ALL.iter().flat_map(|arch| [arch.row().gpt_root, arch.row().gpt_root_verity]).collect();
+        types.sort_unstable();
+        types.dedup();
+        assert_eq!(types.len(), 2 * Arch::ALL.len());
     }
 
     #[test]

@@ -8,9 +8,14 @@
 //! A tree that a format cannot hold (an attribute it has no name for, a file too long) is an [`Error`] that names the path;
 //! nothing is left out in silence.
 
+pub mod disk;
+pub mod erofs;
 pub mod ext4;
+pub mod kata;
+pub mod oci;
 pub mod verity;
 
+mod contents;
 mod error;
 mod inodes;
 mod uuid;

@@ -3,6 +3,7 @@
 mod tools;
 
 use std::io::Cursor;
+use std::path::PathBuf;
 
 use guest_formats::Uuid;
 use guest_formats::verity::{BLOCK, Options, Superblock, build};
@@ -21,7 +22,7 @@ fn hash_devices_are_those_of_veritysetup_byte_for_byte() {
         let options = Options { salt: Some(bytes(salt)), uuid: Some(uuid) };
         let ours = build(Cursor::new(&data), &options).unwrap();
 
-        let (data, hash) = (tools::file(&dir, "data", &data), dir.path().join("hash"));
+        let (data, hash) = (file(&dir, "data", &data), dir.path().join("hash"));
         let _ = std::fs::remove_file(&hash);
         let (salt, uuid) = (format!("--salt={salt}"), format!("--uuid={uuid}"));
         let said = tools::text("veritysetup", "cryptsetup-bin", &[&"format", &salt, &uuid, &data, &hash]);
@@ -39,10 +40,10 @@ fn veritysetup_verifies_what_we_make_of_defaults() {
     let ours = build(Cursor::new(image(1000)), &Options::default()).unwrap();
     let root = ours.verity.root.to_string();
 
-    let (data, hash) = (tools::file(&dir, "data", &image(1000)), tools::file(&dir, "hash", &ours.device));
+    let (data, hash) = (file(&dir, "data", &image(1000)), file(&dir, "hash", &ours.device));
     tools::text("veritysetup", "cryptsetup-bin", &[&"verify", &data, &hash, &root]);
 
-    let both = tools::file(&dir, "both", &[&image(1000)[..], &ours.device].concat());
+    let both = file(&dir, "both", &[&image(1000)[..], &ours.device].concat());
     let offset = format!("--hash-offset={}", 1000 * BLOCK);
     tools::text("veritysetup", "cryptsetup-bin", &[&"verify", &offset, &both, &both, &root]);
 
@@ -55,4 +56,10 @@ fn veritysetup_verifies_what_we_make_of_defaults() {
 fn bytes(salt: &str) -> Vec<u8> {
     let pairs = salt.trim_matches('-').as_bytes().chunks(2);
     pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
+
+fn file(dir: &tempfile::TempDir, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = dir.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path
 }

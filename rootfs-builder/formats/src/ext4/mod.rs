@@ -210,6 +210,3 @@ impl<W: Write + Seek> Output<W> {
         Ok(Written { size, uuid })
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,6 +1,5 @@
 //! The machine's own tools, which say whether our images are what they should be.
 
-use std::path::Path;
 use std::process::{Command, Output};
 
 /// Runs a tool to its end. One that is not installed is an error that says which Debian package has it.
@@ -19,11 +18,4 @@ pub(crate) fn text(tool: &str, package: &str, arguments: &[&dyn AsRef<std::ffi::
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{tool}: {}\n{out}{err}", output.status);
     out.into_owned()
-}
-
-/// A file with these bytes, in a directory that goes when the test does.
-pub(crate) fn file(dir: &tempfile::TempDir, name: &str, bytes: &[u8]) -> std::path::PathBuf {
-    let path = Path::join(dir.path(), name);
-    std::fs::write(&path, bytes).unwrap();
-    path
 }
