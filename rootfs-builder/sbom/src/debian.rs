@@ -21,6 +21,17 @@ const NAMES: &[(&str, &str)] = &[
     ("zlib", "Zlib"),
 ];
 
+/// What stands between "with" and "exception", in small letters, where SPDX has one exception of that name.
+const EXCEPTIONS: &[(&str, &str)] = &[
+    ("bison", "Bison-exception-2.2"),
+    ("classpath", "Classpath-exception-2.0"),
+    ("font", "Font-exception-2.0"),
+    ("libtool", "Libtool-exception"),
+    ("linux-syscall-note", "Linux-syscall-note"),
+    ("llvm", "LLVM-exception"),
+    ("texinfo", "Texinfo-exception"),
+];
+
 /// The licences of all files of a package, by the `copyright` file it ships. Only an empty file has none.
 #[must_use]
 pub fn debian_licence(copyright: &str) -> Option<Licence> {
@@ -66,11 +77,9 @@ fn choices(names: &str, own_text: &str, texts: &BTreeMap<String, String>) -> Lic
     Licence::any(names.split(" or ").filter_map(both)).unwrap_or_else(|| term(names, own_text, texts))
 }
 
-/// One short name, or one with an exception ("GPL-2+ with OpenSSL exception"), which only SPDX's own spelling resolves.
+/// One short name, perhaps with an exception. What SPDX has not is a reference to its text.
 fn term(name: &str, own_text: &str, texts: &BTreeMap<String, String>) -> Licence {
-    let small = name.to_ascii_lowercase();
-    let known = NAMES.iter().find(|(debian, _)| *debian == small).map(|(_, spdx)| (*spdx).to_owned());
-    let expression = known.or_else(|| gnu(&small)).unwrap_or_else(|| name.to_owned());
+    let expression = expression(name).unwrap_or_else(|| name.to_owned());
     let listed = spdx::Expression::parse(&expression).ok().and_then(|_| Licence::expression_of(&expression));
     listed.filter(|licence| licence.texts().is_empty()).unwrap_or_else(|| {
         let text = texts.get(name).map_or(own_text, String::as_str);
@@ -78,10 +87,32 @@ fn term(name: &str, own_text: &str, texts: &BTreeMap<String, String>) -> Licence
     })
 }
 
-/// "gpl-2+" is GPL-2.0-or-later, "lgpl-2.1" is LGPL-2.1-only.
+/// SPDX's word for a short name that Debian spells otherwise: "GPL-3+ with Bison exception".
+fn expression(name: &str) -> Option<String> {
+    let small = name.to_ascii_lowercase();
+    let (licence, exception) = match small.split_once(" with ") {
+        Some((licence, exception)) => {
+            (licence, Some(exception.strip_suffix("exception")?.trim_end_matches([' ', '-'])))
+        }
+        None => (small.as_str(), None),
+    };
+    let listed = |table: &[(&str, &str)], word: &str| {
+        table.iter().find(|(debian, _)| *debian == word).map(|(_, spdx)| (*spdx).to_owned())
+    };
+    let known = listed(NAMES, licence).or_else(|| gnu(licence));
+    match exception {
+        None => known,
+        Some(exception) => {
+            // Other licences have the same name here and there, as Apache-2.0 has.
+            let licence = known.unwrap_or_else(|| name[..licence.len()].to_owned());
+            Some(format!("{licence} WITH {}", listed(EXCEPTIONS, exception)?))
+        }
+    }
+}
+
+/// "gpl-2+" is GPL-2.0-or-later, "lgpl-2.1" is LGPL-2.1-only; "gfdl-niv" is the one without invariant sections.
 fn gnu(small: &str) -> Option<String> {
-    let (family, version) =
-        small.split_once('-').filter(|(f, _)| ["gpl", "lgpl", "agpl", "gfdl"].contains(f))?;
+    let (family, version) = small.rsplit_once('-')?;
     let (version, suffix) = match version.strip_suffix('+') {
         Some(version) => (version, "or-later"),
         None => (version, "only"),
@@ -89,8 +120,13 @@ fn gnu(small: &str) -> Option<String> {
     if !version.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return None;
     }
+    let (family, variant) = match family {
+        "gpl" | "lgpl" | "agpl" | "gfdl" => (family.to_ascii_uppercase(), ""),
+        "gfdl-niv" => ("GFDL".to_owned(), "no-invariants-"),
+        _ => return None,
+    };
     let minor = if version.contains('.') { "" } else { ".0" };
-    Some(format!("{}-{version}{minor}-{suffix}", family.to_ascii_uppercase()))
+    Some(format!("{family}-{version}{minor}-{variant}{suffix}"))
 }
 
 /// The fields of each paragraph, names in small letters. A line that begins with a blank continues the field above.
@@ -131,29 +167,23 @@ mod tests {
         text
     }
 
-    fn expression(licences: &[&str]) -> String {
+    fn joined(licences: &[&str]) -> String {
         debian_licence(&dep5(licences)).unwrap().expression().to_owned()
     }
 
     #[test]
     fn short_names_are_mapped() {
-        assert_eq!(expression(&["Expat"]), "MIT");
-        assert_eq!(expression(&["GPL-2+"]), "GPL-2.0-or-later");
-        assert_eq!(expression(&["LGPL-2.1"]), "LGPL-2.1-only");
+        assert_eq!(joined(&["Expat"]), "MIT");
+        assert_eq!(joined(&["GPL-2+"]), "GPL-2.0-or-later");
+        assert_eq!(joined(&["LGPL-2.1"]), "LGPL-2.1-only");
         assert_eq!(
-            expression(&["GPL-3+", "LGPL-2.1+", "Expat", "Expat"]),
+            joined(&["GPL-3+", "LGPL-2.1+", "Expat", "Expat"]),
             "GPL-3.0-or-later AND LGPL-2.1-or-later AND MIT"
         );
+        assert_eq!(joined(&["GPL-2 or BSD-3-clause and Expat"]), "(BSD-3-Clause AND MIT) OR GPL-2.0-only");
+        assert_eq!(joined(&["GPL-2 or BSD-3-clause, and Expat"]), "(BSD-3-Clause OR GPL-2.0-only) AND MIT");
         assert_eq!(
-            expression(&["GPL-2 or BSD-3-clause and Expat"]),
-            "(BSD-3-Clause AND MIT) OR GPL-2.0-only"
-        );
-        assert_eq!(
-            expression(&["GPL-2 or BSD-3-clause, and Expat"]),
-            "(BSD-3-Clause OR GPL-2.0-only) AND MIT"
-        );
-        assert_eq!(
-            expression(&["GPL-3.0-or-later WITH GCC-exception-3.1"]),
+            joined(&["GPL-3.0-or-later WITH GCC-exception-3.1"]),
             "GPL-3.0-or-later WITH GCC-exception-3.1"
         );
     }
@@ -171,8 +201,19 @@ mod tests {
                 ("LicenseRef-public-", "Nobody claims a right.")
             ]
         );
-        let odd = expression(&["GPL-2+ with OpenSSL exception"]);
+        let odd = joined(&["GPL-2+ with OpenSSL exception"]);
         assert!(odd.starts_with("LicenseRef-GPL-2--with-OpenSSL-exception-"), "{odd}");
+    }
+
+    /// Whatever Debian's maintainers wrote on this machine, the expression is one.
+    #[test]
+    fn what_is_installed_here_has_valid_expressions() {
+        for entry in std::fs::read_dir("/usr/share/doc").into_iter().flatten() {
+            let Ok(text) = std::fs::read(entry.unwrap().path().join("copyright")) else { continue };
+            if let Some(licence) = debian_licence(&String::from_utf8_lossy(&text)) {
+                assert!(spdx::Expression::parse(licence.expression()).is_ok(), "{}", licence.expression());
+            }
+        }
     }
 
     #[test]

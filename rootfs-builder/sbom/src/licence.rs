@@ -48,13 +48,13 @@ impl Licence {
     /// What one must comply with to use things under each of these. Without any, nothing.
     #[must_use]
     pub fn all(parts: impl IntoIterator<Item = Licence>) -> Option<Self> {
-        Self::join(parts, " AND ")
+        Self::join(parts, AND)
     }
 
     /// A choice between these.
     #[must_use]
     pub fn any(parts: impl IntoIterator<Item = Licence>) -> Option<Self> {
-        Self::join(parts, " OR ")
+        Self::join(parts, OR)
     }
 
     /// The SPDX expression.
@@ -88,21 +88,33 @@ impl Licence {
         Some(Licence { expression, texts })
     }
 
+    /// In one order, each once. Terms that hold the other operator get parentheses: right under any precedence.
     fn join(parts: impl IntoIterator<Item = Licence>, operator: &str) -> Option<Self> {
         let mut texts = BTreeMap::new();
         let mut terms = BTreeSet::new();
         for part in parts {
             texts.extend(part.texts);
-            terms.insert(part.expression);
+            let flat = !part.expression.contains('(') && !part.expression.contains(other(operator));
+            match flat {
+                true => terms.extend(part.expression.split(operator).map(str::to_owned)),
+                false => _ = terms.insert(part.expression),
+            }
         }
-        // Within parentheses where it is more than one term: right under any precedence.
-        let wrap = |term: String| match terms.len() > 1 && (term.contains(" OR ") || term.contains(" AND ")) {
+        let many = terms.len() > 1;
+        let wrap = |term: String| match many && (term.contains('(') || term.contains(other(operator))) {
             true => format!("({term})"),
             false => term,
         };
-        let expression = terms.iter().cloned().map(wrap).collect::<Vec<_>>().join(operator);
-        (!terms.is_empty()).then_some(Licence { expression, texts })
+        let expression = terms.into_iter().map(wrap).collect::<Vec<_>>().join(operator);
+        (!expression.is_empty()).then_some(Licence { expression, texts })
     }
+}
+
+const AND: &str = " AND ";
+const OR: &str = " OR ";
+
+fn other(operator: &str) -> &'static str {
+    if operator == AND { OR } else { AND }
 }
 
 #[cfg(test)]
@@ -170,6 +182,9 @@ mod tests {
         assert_eq!(Licence::all(parts).unwrap().expression(), "ISC AND (MIT OR Zlib)");
         let one = [Licence::declared("MIT OR Zlib").unwrap()];
         assert_eq!(Licence::all(one).unwrap().expression(), "MIT OR Zlib");
+        let flat = ["MIT AND ISC", "ISC AND Zlib"].map(|text| Licence::declared(text).unwrap());
+        assert_eq!(Licence::all(flat.clone()).unwrap().expression(), "ISC AND MIT AND Zlib");
+        assert_eq!(Licence::any(flat).unwrap().expression(), "(ISC AND Zlib) OR (MIT AND ISC)");
         let two = [Licence::text("a b", "1"), Licence::text("a b", "2")];
         assert_eq!(Licence::all(two).unwrap().texts().len(), 2);
     }

@@ -8,6 +8,7 @@ use std::{
 
 use guest_sbom::{Component, Document, Error, Kind, Role, Sha256, crates_of_agent};
 
+/// The root of the repository.
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
@@ -35,20 +36,31 @@ fn names<'a>(components: impl IntoIterator<Item = &'a Component>) -> BTreeSet<St
 #[test]
 fn every_crate_that_cargo_shows_is_listed() {
     for arch in guest_arch::Arch::ALL {
-        let target = arch.row().rust_triple;
-        for features in [&[][..], &["policy"], &["policy", "tracing-spans"]] {
-            let listed = crates(target, features);
-            let features = features.join(",");
-            let shipped = names(listed.iter().filter(|c| c.role == Role::Ships));
-            assert_eq!(shipped, tree(target, "normal,no-proc-macro", &features), "{target} {features}");
-            let all = names(&listed);
-            for edges in ["normal", "normal,build"] {
-                let shown = tree(target, edges, &features);
-                let missing: Vec<_> = shown.difference(&all).collect();
-                assert!(missing.is_empty(), "{target} {features} {edges}: {missing:?}");
-            }
-        }
+        compare_with_cargo(arch.row().rust_triple, &[]);
     }
+}
+
+#[test]
+fn every_crate_of_a_feature_is_listed() {
+    let target = guest_arch::Arch::X86_64.row().rust_triple;
+    let plain = crates(target, &[]).len();
+    let policy = compare_with_cargo(target, &["policy", "tracing-spans"]);
+    assert!(policy > plain, "{policy} with, {plain} without");
+}
+
+/// How many crates there are, once they are known to be those that cargo shows.
+fn compare_with_cargo(target: &str, features: &[&str]) -> usize {
+    let listed = crates(target, features);
+    let features = features.join(",");
+    let shipped = names(listed.iter().filter(|c| c.role == Role::Ships));
+    assert_eq!(shipped, tree(target, "normal,no-proc-macro", &features), "{target} {features}");
+    let all = names(&listed);
+    for edges in ["normal", "normal,build"] {
+        let shown = tree(target, edges, &features);
+        let missing: Vec<_> = shown.difference(&all).collect();
+        assert!(missing.is_empty(), "{target} {features} {edges}: {missing:?}");
+    }
+    listed.len()
 }
 
 #[test]
