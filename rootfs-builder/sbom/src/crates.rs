@@ -1,0 +1,305 @@
+//! The Rust crates of the agent, as cargo resolves them for one target.
+//!
+//! `cargo metadata` knows licences and where a crate comes from, but it unites the features of the whole workspace: it would
+//! list crates that only the host's program pulls in. `cargo tree` resolves for one package and says what is linked. So the
+//! one says which crates ship, the other everything about them.
+//!
+//! Procedural macros and the crates of build scripts run on the machine that builds. Their code is not in the agent, but the
+//! code they write is: they are listed, as [`Role::Builds`]. These come from `cargo metadata` alone, resolved as if the
+//! target built itself, since `cargo tree` would resolve them for this machine, and the list must not depend on it. The
+//! price is that a feature another package of the workspace turns on may add one to them; none is missed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, PackageId, TargetKind};
+use serde::Deserialize;
+
+use crate::{Component, Digest, Error, Id, Kind, Licence, Purl, Role, sources};
+
+/// The package whose crates are listed.
+const AGENT: &str = "husk-agent";
+/// What our crates are called in package URLs.
+const NAMESPACE: &str = "husk";
+
+/// The crates of the agent of the workspace at `workspace`, built for `target` (Rust's triple) with `features`. Cargo.lock is
+/// followed and never changed; with `offline`, cargo makes do with what it downloaded before.
+pub fn crates_of_agent(
+    workspace: &Path,
+    target: &str,
+    features: &[&str],
+    offline: bool,
+) -> Result<Vec<Component>, Error> {
+    let cargo = Cargo { workspace, target, features, offline };
+    let linked = linked(&cargo.tree()?)?;
+    let metadata = cargo.metadata()?;
+    let locked = locked(&workspace.join("Cargo.lock"))?;
+    components(&metadata, &linked, &locked)
+}
+
+/// A crate's name and version: among crates.io and one workspace, that is a crate.
+type Name = (String, String);
+/// What each crate needs.
+type Graph = BTreeMap<Name, BTreeSet<Name>>;
+
+/// Reads `cargo tree --prefix depth`: a line is a depth, and a package as "name vVERSION" with remarks behind. A package
+/// that was shown before has a star, and its dependencies are not repeated.
+fn linked(tree: &str) -> Result<Graph, Error> {
+    let odd = |line: &str| Error::Output { command: "tree", what: format!("odd line {line:?}") };
+    let mut graph = Graph::new();
+    let mut above: Vec<Name> = Vec::new();
+    for line in tree.lines() {
+        let mut words = line.split(' ');
+        let depth = words.next().and_then(|depth| depth.parse::<usize>().ok()).ok_or_else(|| odd(line))?;
+        let name = words.next().filter(|name| !name.is_empty()).ok_or_else(|| odd(line))?;
+        let version = words.next().and_then(|word| word.strip_prefix('v')).ok_or_else(|| odd(line))?;
+        let name = (name.to_owned(), version.to_owned());
+        if depth > above.len() {
+            return Err(odd(line));
+        }
+        above.truncate(depth);
+        if let Some(parent) = above.last() {
+            graph.entry(parent.clone()).or_default().insert(name.clone());
+        }
+        graph.entry(name.clone()).or_default();
+        above.push(name);
+    }
+    Ok(graph)
+}
+
+/// Joins what ships with what builds, and both with what is known of them.
+fn components(
+    metadata: &Metadata,
+    linked: &Graph,
+    locked: &BTreeMap<Name, String>,
+) -> Result<Vec<Component>, Error> {
+    let by_id: HashMap<&PackageId, &Package> = metadata.packages.iter().map(|p| (&p.id, p)).collect();
+    let by_name: BTreeMap<Name, &Package> = metadata.packages.iter().map(|p| (name(p), p)).collect();
+    let mut graph = linked.clone();
+    for (builder, needs) in builders(metadata, &by_id, linked)? {
+        graph.entry(builder).or_default().extend(needs);
+    }
+    let describe = |(name, needs): (&Name, &BTreeSet<Name>)| {
+        let package = by_name.get(name).ok_or_else(|| Error::Output {
+            command: "metadata",
+            what: format!("it does not know {} {}, which cargo tree lists", name.0, name.1),
+        })?;
+        let role = if linked.contains_key(name) { Role::Ships } else { Role::Builds };
+        let mut component = describe(package, locked)?;
+        component.role = role;
+        component.depends_on = needs.iter().map(id).collect();
+        Ok(component)
+    };
+    graph.iter().map(describe).collect()
+}
+
+/// What runs at build time: it begins at the build dependencies and procedural macros of what is linked, and takes in all
+/// that those need. The edges from linked crates to it are in the result too.
+fn builders(
+    metadata: &Metadata,
+    by_id: &HashMap<&PackageId, &Package>,
+    linked: &Graph,
+) -> Result<Graph, Error> {
+    let missing = |what: &str| Error::Output { command: "metadata", what: format!("it has no {what}") };
+    let resolve = metadata.resolve.as_ref().ok_or_else(|| missing("resolved graph"))?;
+    let package = |id: &PackageId| by_id.get(id).copied().ok_or_else(|| missing(&format!("package {id}")));
+    let mut needs = BTreeMap::<Name, Vec<(Name, bool)>>::new();
+    for node in &resolve.nodes {
+        let edges = needs.entry(name(package(&node.id)?)).or_default();
+        for dep in &node.deps {
+            let on = package(&dep.pkg)?;
+            let has = |kind| dep.dep_kinds.iter().any(|k| k.kind == kind);
+            let (normal, build) = (has(DependencyKind::Normal), has(DependencyKind::Build));
+            if normal || build {
+                edges.push((name(on), build || is_macro(on)));
+            }
+        }
+    }
+    let of = |name: &Name| needs.get(name).into_iter().flatten();
+    let mut graph = Graph::new();
+    let mut open = Vec::new();
+    for crate_name in linked.keys() {
+        for (on, _) in of(crate_name).filter(|(_, at_build_time)| *at_build_time) {
+            graph.entry(crate_name.clone()).or_default().insert(on.clone());
+            open.push(on.clone());
+        }
+    }
+    let mut seen = BTreeSet::new();
+    while let Some(crate_name) = open.pop() {
+        if seen.insert(crate_name.clone()) {
+            let all: BTreeSet<Name> = of(&crate_name).map(|(on, _)| on.clone()).collect();
+            open.extend(all.iter().cloned());
+            graph.entry(crate_name).or_default().extend(all);
+        }
+    }
+    Ok(graph)
+}
+
+fn is_macro(package: &Package) -> bool {
+    package.targets.iter().any(|target| target.is_kind(TargetKind::ProcMacro))
+}
+
+fn name(package: &Package) -> Name {
+    (package.name.to_string(), package.version.to_string())
+}
+
+fn id((name, version): &Name) -> Id {
+    Id { kind: Kind::Crate, name: name.clone(), version: version.clone() }
+}
+
+/// A crate by itself: where it comes from, its digest, its licence.
+fn describe(package: &Package, locked: &BTreeMap<Name, String>) -> Result<Component, Error> {
+    let key = name(package);
+    let mut component = Component::new(Kind::Crate, &key.0, &key.1);
+    let (digest, purl) = match &package.source {
+        Some(source) if source.is_crates_io() => {
+            let none = || Error::NotLocked { name: key.0.clone(), version: key.1.clone() };
+            let digest = locked.get(&key).ok_or_else(none)?.parse()?;
+            (Digest::File(digest), Purl::cargo(&key.0, &key.1)?)
+        }
+        Some(source) => {
+            return Err(Error::Source { name: key.0, version: key.1, from: source.repr.clone() });
+        }
+        None => {
+            let dir = package.manifest_path.parent().map_or(Path::new("/"), |dir| dir.as_std_path());
+            (Digest::Tree(sources::tree_digest(dir)?), Purl::generic(NAMESPACE, &key.0, &key.1)?)
+        }
+    };
+    component.digest = Some(digest);
+    component.purl = Some(purl);
+    component.licence = licence(package)?;
+    Ok(component)
+}
+
+/// An expression, or the file that the manifest names instead of one.
+fn licence(package: &Package) -> Result<Option<Licence>, Error> {
+    if let Some(text) = &package.license {
+        return Ok(Licence::declared(text));
+    }
+    let Some(path) = package.license_file().map(PathBuf::from) else { return Ok(None) };
+    let bytes = fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+    Ok(Some(Licence::text(&package.name, &String::from_utf8_lossy(&bytes))))
+}
+
+/// The digests in Cargo.lock.
+fn locked(path: &Path) -> Result<BTreeMap<Name, String>, Error> {
+    let text = fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let lock: Lock = toml::from_str(&text)
+        .map_err(|source| Error::Lock { path: path.to_owned(), source: Box::new(source) })?;
+    let digest = |p: Locked| Some(((p.name, p.version), p.checksum?));
+    Ok(lock.package.into_iter().filter_map(digest).collect())
+}
+
+/// Cargo.lock, as far as it matters here.
+#[derive(Deserialize)]
+struct Lock {
+    package: Vec<Locked>,
+}
+
+#[derive(Deserialize)]
+struct Locked {
+    name: String,
+    version: String,
+    checksum: Option<String>,
+}
+
+/// What is asked of cargo.
+struct Cargo<'a> {
+    workspace: &'a Path,
+    target: &'a str,
+    features: &'a [&'a str],
+    offline: bool,
+}
+
+impl Cargo<'_> {
+    /// What is linked into the agent.
+    fn tree(&self) -> Result<String, Error> {
+        let mut command = self.command("tree");
+        command.args(["--package", AGENT, "--edges", "normal,no-proc-macro", "--target", self.target]);
+        command.args(["--prefix", "depth", "--format", " {p}"]);
+        run(&mut command)
+    }
+
+    fn metadata(&self) -> Result<Metadata, Error> {
+        let mut command = self.command("metadata");
+        command.args(["--format-version", "1", "--filter-platform", self.target]);
+        let output = run(&mut command)?;
+        MetadataCommand::parse(output)
+            .map_err(|error| Error::Output { command: "metadata", what: error.to_string() })
+    }
+
+    /// Cargo as the workspace's files set it up, not as the caller's environment would change it.
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
+            command.env_remove(name);
+        }
+        command.env("CARGO_TERM_COLOR", "never").current_dir(self.workspace);
+        command.args([name, "--locked"]);
+        if self.offline {
+            command.arg("--offline");
+        }
+        if !self.features.is_empty() {
+            let of_agent: Vec<_> = self.features.iter().map(|feature| format!("{AGENT}/{feature}")).collect();
+            command.args(["--features", &of_agent.join(",")]);
+        }
+        command
+    }
+}
+
+fn run(command: &mut Command) -> Result<String, Error> {
+    let program = PathBuf::from(command.get_program());
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| Error::Start { program: program.clone(), source })?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
+    Err(Error::Cargo {
+        command: format!("cargo {}", words.join(" ")),
+        status: output.status,
+        output: String::from_utf8_lossy(&output.stderr).trim_end().to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_is_a_graph() {
+        let tree = "0 a v1.0.0 (/x)\n1 b v2.0.0+x\n2 c v1.0.0\n1 c v1.0.0 (*)\n";
+        let graph = linked(tree).unwrap();
+        let needs = |name: &str, version: &str| {
+            let names = graph[&(name.to_owned(), version.to_owned())].iter();
+            names.map(|(name, _)| name.as_str()).collect::<Vec<_>>()
+        };
+        assert_eq!(graph.len(), 3);
+        assert_eq!(needs("a", "1.0.0"), ["b", "c"]);
+        assert_eq!(needs("b", "2.0.0+x"), ["c"]);
+        assert_eq!(needs("c", "1.0.0"), [""; 0]);
+    }
+
+    #[test]
+    fn a_line_that_is_no_crate_is_an_error() {
+        for line in ["", "x", "0 a", "0 a 1.0", "1 a v1", "0  v1", "[build-dependencies]"] {
+            let error = linked(&format!("{line}\n")).unwrap_err().to_string();
+            assert_eq!(error, format!("crates: cargo tree: odd line {line:?}"));
+        }
+    }
+
+    #[test]
+    fn a_lock_file_that_is_none_is_told_with_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("Cargo.lock");
+        fs::write(&path, "[[package]]\nname = 3\n").unwrap();
+        let error = locked(&path).unwrap_err().to_string();
+        assert!(error.contains("Cargo.lock: TOML parse error at line 2"), "{error}");
+    }
+}
