@@ -14,6 +14,9 @@ pub enum Error {
     /// Something does not go into the root file system.
     #[error(transparent)]
     Tree(#[from] guest_tree::Error),
+    /// An image could not be written.
+    #[error(transparent)]
+    Format(#[from] guest_formats::Error),
     /// The kernel could not be built.
     #[error(transparent)]
     Kernel(#[from] kernel_config::Error),

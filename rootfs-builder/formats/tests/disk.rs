@@ -10,7 +10,7 @@ use guest_formats::Uuid;
 use guest_formats::disk::{Partition, Role, Scheme, Written, verity_uuids, write};
 use guest_formats::verity::RootHash;
 use guest_tree::Content;
-use tools::{file, text};
+use tools::text;
 
 fn partition(role: Role, name: &str, content: Vec<u8>) -> Partition {
     Partition { role, name: name.into(), content: content.into(), read_only: false, uuid: None }
@@ -21,6 +21,12 @@ fn three(arch: Arch) -> Vec<Partition> {
     let root = Partition { read_only: true, ..partition(Role::Root(arch), "root", vec![1; 3_000_001]) };
     let verity = partition(Role::RootVerity(arch), "root-verity", vec![2; 8192]);
     vec![root, verity, partition(Role::Data, "\u{1f980} data", vec![3; 512])]
+}
+
+fn file(dir: &tempfile::TempDir, name: &str, bytes: &[u8]) -> std::path::PathBuf {
+    let path = dir.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path
 }
 
 fn written(partitions: &[Partition], scheme: Scheme) -> (Vec<u8>, Written) {

@@ -9,7 +9,7 @@ use std::path::Path;
 use guest_formats::ext4::{Options, Size, Written, write};
 use guest_tree::{Attributes, Content, Kind, Node, Origin, Tree};
 use proptest::prelude::*;
-use tools::{file, text};
+use tools::text;
 
 fn origin() -> Origin {
     Origin::from("test")
@@ -150,9 +150,9 @@ fn debugfs_reads_every_file_back() {
 
 #[test]
 fn contents_are_those_of_the_tree() {
+    let image = in_file(&written(&rich(), &options()).0);
     let dir = tempfile::tempdir().unwrap();
-    let image = file(&dir, "image", &written(&rich(), &options()).0);
-    debugfs(&image, &format!("rdump /bin /block /empty {}", dir.path().display()));
+    debugfs(image.path(), &format!("rdump /bin /block /empty {}", dir.path().display()));
     for (path, content) in [("bin/true", vec![1; 5000]), ("block", vec![2; 4096]), ("empty", vec![])] {
         assert_eq!(std::fs::read(dir.path().join(path)).unwrap(), content, "{path}");
     }

@@ -7,9 +7,15 @@ use std::io::Cursor;
 use guest_formats::disk::Written;
 use guest_formats::kata::{Head, write};
 use guest_tree::Content;
-use tools::{file, text};
+use tools::text;
 
 const MIB: usize = 1 << 20;
+
+fn file(dir: &tempfile::TempDir, name: &str, bytes: &[u8]) -> std::path::PathBuf {
+    let path = dir.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
 
 fn written(root: usize, hash_tree: Option<usize>, head: Head) -> (Vec<u8>, Written) {
     let content = |length, byte| Content::from(vec![byte; length]);

@@ -33,7 +33,7 @@ mod tests {
             (128 * 128 + 1, vec![129, 2, 1]),
         ] {
             assert_eq!(levels(data), expected, "{data}");
-            assert_eq!(blocks(data), expected.iter().sum(), "{data}");
+            assert_eq!(blocks(data), expected.iter().sum::<u64>(), "{data}");
         }
     }
 }
