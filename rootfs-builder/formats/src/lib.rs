@@ -9,6 +9,7 @@
 //! nothing is left out in silence.
 
 pub mod erofs;
+pub mod squashfs;
 pub mod verity;
 
 mod contents;
