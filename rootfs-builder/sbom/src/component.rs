@@ -25,7 +25,7 @@ pub enum Kind {
     File,
 }
 
-/// How a component got into the image.
+/// How a component got into the image. What ships comes first, and weighs more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// It is in the image: its code or its files.

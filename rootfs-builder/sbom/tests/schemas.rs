@@ -110,6 +110,7 @@ fn what_is_spoilt_is_not_valid() {
     let spoilt = [
         ("spdx", spoil(spdx(&document), "\"MIT OR Apache-2.0\"", "\"MIT OR Apache-2.x\"")),
         ("spdx", spoil(spdx(&document), "\"SPDXRef-Kernel-linux", "\"SPDXRef-Kernel_linux")),
+        ("spdx", spoil(spdx(&document), "\"versionInfo\"", "\"version\"")),
         ("cyclonedx", spoil(cyclonedx(&document), "\"urn:uuid:", "\"urn:uid:")),
         ("cyclonedx", spoil(cyclonedx(&document), "\"scope\": \"required\"", "\"scope\": \"wanted\"")),
         ("provenance", spoil(statement(), "\"buildType\"", "\"kindOfBuild\"")),
