@@ -1,13 +1,14 @@
 //! The Rust crates of the agent and of the standard library, as cargo resolves them for one target.
 //!
-//! `cargo metadata` knows licences and where a crate comes from, but it unites the features of the whole workspace: it would
-//! list crates that only the host's program pulls in. `cargo tree` resolves for one package and says what is linked. So the
-//! one says which crates ship, the other everything about them.
+//! `cargo metadata` knows licences and where a crate comes from, but it unites the features of the whole
+//! workspace: it would list crates that only the host's program pulls in. `cargo tree` resolves for one
+//! package and says what is linked. So the one says which crates ship, the other everything about them.
 //!
-//! Procedural macros and the crates of build scripts run on the machine that builds. Their code is not in the agent, but the
-//! code they write is: they are listed, as [`Role::Builds`]. These come from `cargo metadata` alone, resolved as if the
-//! target built itself, since `cargo tree` would resolve them for this machine, and the list must not depend on it. The
-//! price is that a feature another package of the workspace turns on may add one to them; none is missed.
+//! Procedural macros and the crates of build scripts run on the machine that builds. Their code is not in the
+//! agent, but the code they write is: they are listed, as [`Role::Builds`]. These come from `cargo metadata`
+//! alone, resolved as if the target built itself, since `cargo tree` would resolve them for this machine, and
+//! the list must not depend on it. The price is that a feature another package of the workspace turns on may
+//! add one to them; none is missed.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -28,8 +29,9 @@ const STD: &str = "std";
 /// What our crates are called in package URLs.
 const NAMESPACE: &str = "husk";
 
-/// The crates of the agent of the workspace at `workspace`, built for `target` (Rust's triple) with `features`. Cargo.lock is
-/// followed and never changed; with `offline`, cargo makes do with what it downloaded before.
+/// The crates of the agent of the workspace at `workspace`, built for `target` (Rust's triple) with
+/// `features`. Cargo.lock is followed and never changed; with `offline`, cargo makes do with what it
+/// downloaded before.
 pub fn crates_of_agent(
     workspace: &Path,
     target: &str,
@@ -43,9 +45,9 @@ pub fn crates_of_agent(
     components(&metadata, &linked, &locked)
 }
 
-/// The crates of crates.io that the standard library is linked with (hashbrown, libc ...), from its source at `library`, the
-/// directory with the standard library's own workspace. What is Rust's own is not listed: that is one component, the
-/// [`Kind::StandardLibrary`], which the caller knows by its package.
+/// The crates of crates.io that the standard library is linked with (hashbrown, libc ...), from its source at
+/// `library`, the directory with the standard library's own workspace. What is Rust's own is not listed: that
+/// is one component, the [`Kind::StandardLibrary`], which the caller knows by its package.
 pub fn crates_of_std(
     library: &Path,
     target: &str,
@@ -78,8 +80,9 @@ struct Linked {
     needs: BTreeSet<Name>,
 }
 
-/// Reads `cargo tree --prefix depth --format " {l}|{p}"`: a line is a depth, a licence, and a package as "name vVERSION" with
-/// remarks behind. A package that was shown before has a star, and its dependencies are not repeated.
+/// Reads `cargo tree --prefix depth --format " {l}|{p}"`: a line is a depth, a licence, and a package as
+/// "name vVERSION" with remarks behind. A package that was shown before has a star, and its dependencies are
+/// not repeated.
 fn linked(tree: &str) -> Result<BTreeMap<Name, Linked>, Error> {
     let odd = |line: &str| Error::Output { command: "tree", what: format!("odd line {line:?}") };
     let mut crates = BTreeMap::<Name, Linked>::new();
@@ -135,8 +138,8 @@ fn components(
     graph.iter().map(describe).collect()
 }
 
-/// What runs at build time: it begins at the build dependencies and procedural macros of what is linked, and takes in all
-/// that those need. The edges from linked crates to it are in the result too.
+/// What runs at build time: it begins at the build dependencies and procedural macros of what is linked, and
+/// takes in all that those need. The edges from linked crates to it are in the result too.
 fn builders(
     metadata: &Metadata,
     by_id: &HashMap<&PackageId, &Package>,

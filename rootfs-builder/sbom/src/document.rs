@@ -1,5 +1,5 @@
-//! The list of everything in an image, checked and sorted once, so that what writes it has nothing to refuse and nothing
-//! to order.
+//! The list of everything in an image, checked and sorted once, so that what writes it has nothing to refuse
+//! and nothing to order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,8 +23,9 @@ pub(crate) struct Listed {
 }
 
 impl Document {
-    /// The document called `name` ("x86_64/debian") about the image with this digest. Components may come in any order, and
-    /// from several lists: one that is in two of them ships if it does in either, and needs what both say.
+    /// The document called `name` ("x86_64/debian") about the image with this digest. Components may come in
+    /// any order, and from several lists: one that is in two of them ships if it does in either, and needs
+    /// what both say.
     pub fn new(
         name: &str,
         image: Sha256,
@@ -116,8 +117,9 @@ fn merge(one: Component, two: Component) -> Result<Component, Error> {
     if same { Ok(merged) } else { Err(Error::Twice(merged.id)) }
 }
 
-/// A name that both formats accept. A character they do not know becomes a dash; whoever is no longer alone with a name for
-/// that, or was not to begin with, gets a number. The order is that of the ids, so the numbers are the same in every build.
+/// A name that both formats accept. A character they do not know becomes a dash; whoever is no longer alone
+/// with a name for that, or was not to begin with, gets a number. The order is that of the ids, so the
+/// numbers are the same in every build.
 fn reference(id: &Id, taken: &mut BTreeSet<String>) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
     let mut base: String = format!("{}-{}", id.kind.word(), id.name).chars().map(plain).collect();

@@ -43,9 +43,9 @@ fn busybox() -> Component {
     let pin: Pin = table["x86_64"]["busybox"].clone().try_into().unwrap();
     let mut package = Component::new(Kind::DebianPackage, &pin.name, &pin.version);
     package.supplier = Some("Debian Install System Team <debian-boot@lists.invalid>".into());
-    package.licence = debian_licence(
-        "Format: copyright-format/1.0\n\nFiles: *\nLicense: GPL-2\n\nFiles: x\nLicense: public-domain\n Nobody's.\n",
-    );
+    let copyright =
+        "Format: copyright-format/1.0\n\nFiles: *\nLicense: GPL-2\n\nFiles: x\nLicense: public-domain\n";
+    package.licence = debian_licence(copyright);
     package.fetched_as(&pin, "amd64").unwrap()
 }
 
