@@ -350,6 +350,41 @@ mod tests {
         }
     }
 
+    /// What cargo says of a package that comes from `source`.
+    fn package(source: &str) -> Package {
+        let text = format!(
+            r#"{{"name": "a", "version": "1.0.0", "id": "a", "license": "MIT/ISC", "source": {source:?},
+                "dependencies": [], "targets": [], "features": {{}}, "manifest_path": "/a/Cargo.toml"}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn a_crate_from_elsewhere_has_no_digest_and_is_refused() {
+        for from in
+            ["git+https://a.invalid/a#1", "registry+https://a.invalid/index", "sparse+https://a.invalid/"]
+        {
+            let error = describe(&package(from), &BTreeMap::new()).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("crates: a 1.0.0 comes from {from:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_crate_is_what_the_lock_file_says() {
+        let ours = include_str!("../../../Cargo.lock");
+        let source = ours.lines().find_map(|line| line.strip_prefix("source = ")).unwrap();
+        let package = package(source.trim_matches('"'));
+        let locked =
+            |digest: &str| BTreeMap::from([(("a".to_owned(), "1.0.0".to_owned()), digest.to_owned())]);
+        let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let component = describe(&package, &locked(digest)).unwrap();
+        assert_eq!(component.digest.unwrap().sha256().as_str(), digest);
+        assert_eq!(component.licence.unwrap().expression(), "MIT OR ISC");
+        let error = |locked| describe(&package, &locked).unwrap_err().to_string();
+        assert_eq!(error(BTreeMap::new()), "crates: Cargo.lock has no digest of a 1.0.0");
+        assert_eq!(error(locked("ba")), "sbom: \"ba\" is not a sha256 digest: 64 digits of 0-9 and a-f");
+    }
+
     #[test]
     fn a_lock_file_that_is_none_is_told_with_its_place() {
         let dir = tempfile::tempdir().unwrap();
