@@ -25,13 +25,13 @@ pub enum Kind {
     File,
 }
 
-/// How a component got into the image.
+/// How a component got into the image. What ships comes first, and weighs more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// It is in the image: its code or its files.
     Ships,
-    /// It ran while the image was built, and shaped bytes of it: a procedural macro, a code generator, a compiler. Its own
-    /// code is not in the image.
+    /// It ran while the image was built, and shaped bytes of it: a procedural macro, a code generator, a
+    /// compiler. Its own code is not in the image.
     Builds,
 }
 
@@ -61,14 +61,14 @@ pub struct Component {
     pub purl: Option<Purl>,
     /// Where its bytes came from.
     pub origin: Option<Origin>,
-    /// Who supplies it: Debian's `Maintainer`, as "Name <address>" or a name alone.
+    /// Who supplies it: Debian's `Maintainer`, as `Name <address>` or a name alone.
     pub supplier: Option<String>,
     /// Other components of the same document that it needs.
     pub depends_on: BTreeSet<Id>,
 }
 
-/// Where bytes came from. There is no host in it: which mirror served them is the machine's affair, and the digest says
-/// that it does not matter.
+/// Where bytes came from. There is no host in it: which mirror served them is the machine's affair, and the
+/// digest says that it does not matter.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Origin {
     /// The archive's name: "debian", "debian-security".
@@ -106,8 +106,8 @@ impl Component {
         }
     }
 
-    /// The same, made from a pinned file of a Debian archive: its digest, its place there and its package URL. `arch` is
-    /// Debian's word for what the package is for: "amd64", or "all".
+    /// The same, made from a pinned file of a Debian archive: its digest, its place there and its package
+    /// URL. `arch` is Debian's word for what the package is for: "amd64", or "all".
     pub fn fetched_as(self, pin: &Pin, arch: &str) -> Result<Self, Error> {
         Ok(Component {
             digest: Some(Digest::File(pin.sha256.parse()?)),

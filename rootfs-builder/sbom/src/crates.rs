@@ -1,13 +1,14 @@
-//! The Rust crates of the agent, as cargo resolves them for one target.
+//! The Rust crates of the agent and of the standard library, as cargo resolves them for one target.
 //!
-//! `cargo metadata` knows licences and where a crate comes from, but it unites the features of the whole workspace: it would
-//! list crates that only the host's program pulls in. `cargo tree` resolves for one package and says what is linked. So the
-//! one says which crates ship, the other everything about them.
+//! `cargo metadata` knows licences and where a crate comes from, but it unites the features of the whole
+//! workspace: it would list crates that only the host's program pulls in. `cargo tree` resolves for one
+//! package and says what is linked. So the one says which crates ship, the other everything about them.
 //!
-//! Procedural macros and the crates of build scripts run on the machine that builds. Their code is not in the agent, but the
-//! code they write is: they are listed, as [`Role::Builds`]. These come from `cargo metadata` alone, resolved as if the
-//! target built itself, since `cargo tree` would resolve them for this machine, and the list must not depend on it. The
-//! price is that a feature another package of the workspace turns on may add one to them; none is missed.
+//! Procedural macros and the crates of build scripts run on the machine that builds. Their code is not in the
+//! agent, but the code they write is: they are listed, as [`Role::Builds`]. These come from `cargo metadata`
+//! alone, resolved as if the target built itself, since `cargo tree` would resolve them for this machine, and
+//! the list must not depend on it. The price is that a feature another package of the workspace turns on may
+//! add one to them; none is missed.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -23,22 +24,47 @@ use crate::{Component, Digest, Error, Id, Kind, Licence, Purl, Role, sources};
 
 /// The package whose crates are listed.
 const AGENT: &str = "husk-agent";
+/// The standard library's own.
+const STD: &str = "std";
 /// What our crates are called in package URLs.
 const NAMESPACE: &str = "husk";
 
-/// The crates of the agent of the workspace at `workspace`, built for `target` (Rust's triple) with `features`. Cargo.lock is
-/// followed and never changed; with `offline`, cargo makes do with what it downloaded before.
+/// The crates of the agent of the workspace at `workspace`, built for `target` (Rust's triple) with
+/// `features`. Cargo.lock is followed and never changed; with `offline`, cargo makes do with what it
+/// downloaded before.
 pub fn crates_of_agent(
     workspace: &Path,
     target: &str,
     features: &[&str],
     offline: bool,
 ) -> Result<Vec<Component>, Error> {
-    let cargo = Cargo { workspace, target, features, offline };
+    let cargo = Cargo { workspace, package: AGENT, target, features, offline };
     let linked = linked(&cargo.tree()?)?;
     let metadata = cargo.metadata()?;
     let locked = locked(&workspace.join("Cargo.lock"))?;
     components(&metadata, &linked, &locked)
+}
+
+/// The crates of crates.io that the standard library is linked with (hashbrown, libc ...), from its source at
+/// `library`, the directory with the standard library's own workspace. What is Rust's own is not listed: that
+/// is one component, the [`Kind::StandardLibrary`], which the caller knows by its package.
+pub fn crates_of_std(
+    library: &Path,
+    target: &str,
+    features: &[&str],
+    offline: bool,
+) -> Result<Vec<Component>, Error> {
+    let cargo = Cargo { workspace: library, package: STD, target, features, offline };
+    let linked = linked(&cargo.tree()?)?;
+    let locked = locked(&library.join("Cargo.lock"))?;
+    let foreign = linked.iter().filter_map(|(name, crate_)| Some((name, crate_, locked.get(name)?)));
+    let component = |(name, crate_, digest): (&Name, &Linked, &String)| {
+        let mut component = registered(name, digest)?;
+        component.licence = Licence::declared(&crate_.licence);
+        component.depends_on = crate_.needs.iter().filter(|on| locked.contains_key(on)).map(id).collect();
+        Ok(component)
+    };
+    foreign.map(component).collect()
 }
 
 /// A crate's name and version: among crates.io and one workspace, that is a crate.
@@ -46,40 +72,55 @@ type Name = (String, String);
 /// What each crate needs.
 type Graph = BTreeMap<Name, BTreeSet<Name>>;
 
-/// Reads `cargo tree --prefix depth`: a line is a depth, and a package as "name vVERSION" with remarks behind. A package
-/// that was shown before has a star, and its dependencies are not repeated.
-fn linked(tree: &str) -> Result<Graph, Error> {
+/// A crate that is linked.
+#[derive(Debug, Default)]
+struct Linked {
+    /// As its manifest declares it.
+    licence: String,
+    needs: BTreeSet<Name>,
+}
+
+/// Reads `cargo tree --prefix depth --format " {l}|{p}"`: a line is a depth, a licence, and a package as
+/// "name vVERSION" with remarks behind. A package that was shown before has a star, and its dependencies are
+/// not repeated.
+fn linked(tree: &str) -> Result<BTreeMap<Name, Linked>, Error> {
     let odd = |line: &str| Error::Output { command: "tree", what: format!("odd line {line:?}") };
-    let mut graph = Graph::new();
+    let mut crates = BTreeMap::<Name, Linked>::new();
     let mut above: Vec<Name> = Vec::new();
     for line in tree.lines() {
-        let mut words = line.split(' ');
-        let depth = words.next().and_then(|depth| depth.parse::<usize>().ok()).ok_or_else(|| odd(line))?;
-        let name = words.next().filter(|name| !name.is_empty()).ok_or_else(|| odd(line))?;
-        let version = words.next().and_then(|word| word.strip_prefix('v')).ok_or_else(|| odd(line))?;
-        let name = (name.to_owned(), version.to_owned());
+        let (depth, licence, name) = tree_line(line).ok_or_else(|| odd(line))?;
         if depth > above.len() {
             return Err(odd(line));
         }
         above.truncate(depth);
         if let Some(parent) = above.last() {
-            graph.entry(parent.clone()).or_default().insert(name.clone());
+            crates.entry(parent.clone()).or_default().needs.insert(name.clone());
         }
-        graph.entry(name.clone()).or_default();
+        crates.entry(name.clone()).or_default().licence = licence;
         above.push(name);
     }
-    Ok(graph)
+    Ok(crates)
+}
+
+fn tree_line(line: &str) -> Option<(usize, String, Name)> {
+    let (depth, line) = line.split_once(' ')?;
+    let (licence, package) = line.split_once('|')?;
+    let mut words = package.split(' ');
+    let name = words.next().filter(|name| !name.is_empty())?;
+    let version = words.next()?.strip_prefix('v')?;
+    Some((depth.parse().ok()?, licence.to_owned(), (name.to_owned(), version.to_owned())))
 }
 
 /// Joins what ships with what builds, and both with what is known of them.
 fn components(
     metadata: &Metadata,
-    linked: &Graph,
+    linked: &BTreeMap<Name, Linked>,
     locked: &BTreeMap<Name, String>,
 ) -> Result<Vec<Component>, Error> {
     let by_id: HashMap<&PackageId, &Package> = metadata.packages.iter().map(|p| (&p.id, p)).collect();
     let by_name: BTreeMap<Name, &Package> = metadata.packages.iter().map(|p| (name(p), p)).collect();
-    let mut graph = linked.clone();
+    let needs = |(name, crate_): (&Name, &Linked)| (name.clone(), crate_.needs.clone());
+    let mut graph: Graph = linked.iter().map(needs).collect();
     for (builder, needs) in builders(metadata, &by_id, linked)? {
         graph.entry(builder).or_default().extend(needs);
     }
@@ -97,12 +138,12 @@ fn components(
     graph.iter().map(describe).collect()
 }
 
-/// What runs at build time: it begins at the build dependencies and procedural macros of what is linked, and takes in all
-/// that those need. The edges from linked crates to it are in the result too.
+/// What runs at build time: it begins at the build dependencies and procedural macros of what is linked, and
+/// takes in all that those need. The edges from linked crates to it are in the result too.
 fn builders(
     metadata: &Metadata,
     by_id: &HashMap<&PackageId, &Package>,
-    linked: &Graph,
+    linked: &BTreeMap<Name, Linked>,
 ) -> Result<Graph, Error> {
     let missing = |what: &str| Error::Output { command: "metadata", what: format!("it has no {what}") };
     let resolve = metadata.resolve.as_ref().ok_or_else(|| missing("resolved graph"))?;
@@ -154,25 +195,34 @@ fn id((name, version): &Name) -> Id {
 /// A crate by itself: where it comes from, its digest, its licence.
 fn describe(package: &Package, locked: &BTreeMap<Name, String>) -> Result<Component, Error> {
     let key = name(package);
-    let mut component = Component::new(Kind::Crate, &key.0, &key.1);
-    let (digest, purl) = match &package.source {
+    let mut component = match &package.source {
         Some(source) if source.is_crates_io() => {
             let none = || Error::NotLocked { name: key.0.clone(), version: key.1.clone() };
-            let digest = locked.get(&key).ok_or_else(none)?.parse()?;
-            (Digest::File(digest), Purl::cargo(&key.0, &key.1)?)
+            registered(&key, locked.get(&key).ok_or_else(none)?)?
         }
         Some(source) => {
             return Err(Error::Source { name: key.0, version: key.1, from: source.repr.clone() });
         }
         None => {
             let dir = package.manifest_path.parent().map_or(Path::new("/"), |dir| dir.as_std_path());
-            (Digest::Tree(sources::tree_digest(dir)?), Purl::generic(NAMESPACE, &key.0, &key.1)?)
+            Component {
+                digest: Some(Digest::Tree(sources::tree_digest(dir)?)),
+                purl: Some(Purl::generic(NAMESPACE, &key.0, &key.1)?),
+                ..Component::new(Kind::Crate, &key.0, &key.1)
+            }
         }
     };
-    component.digest = Some(digest);
-    component.purl = Some(purl);
     component.licence = licence(package)?;
     Ok(component)
+}
+
+/// A crate of crates.io, with the digest of its archive.
+fn registered((name, version): &Name, digest: &str) -> Result<Component, Error> {
+    Ok(Component {
+        digest: Some(Digest::File(digest.parse()?)),
+        purl: Some(Purl::cargo(name, version)?),
+        ..Component::new(Kind::Crate, name, version)
+    })
 }
 
 /// An expression, or the file that the manifest names instead of one.
@@ -210,17 +260,18 @@ struct Locked {
 /// What is asked of cargo.
 struct Cargo<'a> {
     workspace: &'a Path,
+    package: &'a str,
     target: &'a str,
     features: &'a [&'a str],
     offline: bool,
 }
 
 impl Cargo<'_> {
-    /// What is linked into the agent.
+    /// What is linked with the package.
     fn tree(&self) -> Result<String, Error> {
         let mut command = self.command("tree");
-        command.args(["--package", AGENT, "--edges", "normal,no-proc-macro", "--target", self.target]);
-        command.args(["--prefix", "depth", "--format", " {p}"]);
+        command.args(["--package", self.package, "--edges", "normal,no-proc-macro", "--target", self.target]);
+        command.args(["--prefix", "depth", "--format", " {l}|{p}"]);
         run(&mut command)
     }
 
@@ -239,13 +290,16 @@ impl Cargo<'_> {
             command.env_remove(name);
         }
         command.env("CARGO_TERM_COLOR", "never").current_dir(self.workspace);
+        if self.package == STD {
+            command.env("RUSTC_BOOTSTRAP", "1"); // its manifests use unstable features of their own cargo
+        }
         command.args([name, "--locked"]);
         if self.offline {
             command.arg("--offline");
         }
         if !self.features.is_empty() {
-            let of_agent: Vec<_> = self.features.iter().map(|feature| format!("{AGENT}/{feature}")).collect();
-            command.args(["--features", &of_agent.join(",")]);
+            let of_package = |feature: &&str| format!("{}/{feature}", self.package);
+            command.args(["--features", &self.features.iter().map(of_package).collect::<Vec<_>>().join(",")]);
         }
         command
     }
@@ -274,24 +328,61 @@ mod tests {
 
     #[test]
     fn a_tree_is_a_graph() {
-        let tree = "0 a v1.0.0 (/x)\n1 b v2.0.0+x\n2 c v1.0.0\n1 c v1.0.0 (*)\n";
-        let graph = linked(tree).unwrap();
-        let needs = |name: &str, version: &str| {
-            let names = graph[&(name.to_owned(), version.to_owned())].iter();
-            names.map(|(name, _)| name.as_str()).collect::<Vec<_>>()
+        let tree = "0 MIT|a v1.0.0 (/x|y)\n1 ISC OR MIT|b v2.0.0+x\n2 |c v1.0.0\n1 |c v1.0.0 (*)\n";
+        let crates = linked(tree).unwrap();
+        let of = |name: &str, version: &str| {
+            let linked = &crates[&(name.to_owned(), version.to_owned())];
+            (linked.licence.as_str(), linked.needs.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>())
         };
-        assert_eq!(graph.len(), 3);
-        assert_eq!(needs("a", "1.0.0"), ["b", "c"]);
-        assert_eq!(needs("b", "2.0.0+x"), ["c"]);
-        assert_eq!(needs("c", "1.0.0"), [""; 0]);
+        assert_eq!(crates.len(), 3);
+        assert_eq!(of("a", "1.0.0"), ("MIT", vec!["b", "c"]));
+        assert_eq!(of("b", "2.0.0+x"), ("ISC OR MIT", vec!["c"]));
+        assert_eq!(of("c", "1.0.0"), ("", vec![]));
     }
 
     #[test]
     fn a_line_that_is_no_crate_is_an_error() {
-        for line in ["", "x", "0 a", "0 a 1.0", "1 a v1", "0  v1", "[build-dependencies]"] {
+        for line in
+            ["", "x", "0 a v1", "0 MIT|a", "0 MIT|a 1.0", "1 MIT|a v1", "0 MIT| v1", "[build-dependencies]"]
+        {
             let error = linked(&format!("{line}\n")).unwrap_err().to_string();
             assert_eq!(error, format!("crates: cargo tree: odd line {line:?}"));
         }
+    }
+
+    /// What cargo says of a package that comes from `source`.
+    fn package(source: &str) -> Package {
+        let text = format!(
+            r#"{{"name": "a", "version": "1.0.0", "id": "a", "license": "MIT/ISC", "source": {source:?},
+                "dependencies": [], "targets": [], "features": {{}}, "manifest_path": "/a/Cargo.toml"}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn a_crate_from_elsewhere_has_no_digest_and_is_refused() {
+        for from in
+            ["git+https://a.invalid/a#1", "registry+https://a.invalid/index", "sparse+https://a.invalid/"]
+        {
+            let error = describe(&package(from), &BTreeMap::new()).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("crates: a 1.0.0 comes from {from:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_crate_is_what_the_lock_file_says() {
+        let ours = include_str!("../../../Cargo.lock");
+        let source = ours.lines().find_map(|line| line.strip_prefix("source = ")).unwrap();
+        let package = package(source.trim_matches('"'));
+        let locked =
+            |digest: &str| BTreeMap::from([(("a".to_owned(), "1.0.0".to_owned()), digest.to_owned())]);
+        let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let component = describe(&package, &locked(digest)).unwrap();
+        assert_eq!(component.digest.unwrap().sha256().as_str(), digest);
+        assert_eq!(component.licence.unwrap().expression(), "MIT OR ISC");
+        let error = |locked| describe(&package, &locked).unwrap_err().to_string();
+        assert_eq!(error(BTreeMap::new()), "crates: Cargo.lock has no digest of a 1.0.0");
+        assert_eq!(error(locked("ba")), "sbom: \"ba\" is not a sha256 digest: 64 digits of 0-9 and a-f");
     }
 
     #[test]

@@ -73,7 +73,8 @@ fn dependencies(document: &Document) -> Vec<Dependency<'_>> {
     std::iter::once(image).chain(needs).collect()
 }
 
-/// An expression, or the text of a licence that is on no list: in an expression the format has no place for texts.
+/// An expression, or the text of a licence that is on no list: in an expression the format has no place for
+/// texts.
 fn choice(licence: &Licence) -> LicenceChoice<'_> {
     match licence.texts().get_key_value(licence.expression()) {
         Some((name, content)) => LicenceChoice::License { name, text: Text { content } },

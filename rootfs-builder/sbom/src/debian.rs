@@ -1,7 +1,7 @@
 //! The licence of a Debian package, from its `copyright` file.
 //!
-//! Most are in the machine-readable form (Debian's copyright-format 1.0), whose short names are mapped to SPDX's. A file in
-//! free text is its own licence: it is quoted whole. Nothing is guessed from prose.
+//! Most are in the machine-readable form (Debian's copyright-format 1.0), whose short names are mapped to
+//! SPDX's. A file in free text is its own licence: it is quoted whole. Nothing is guessed from prose.
 
 use std::collections::BTreeMap;
 
@@ -110,7 +110,8 @@ fn expression(name: &str) -> Option<String> {
     }
 }
 
-/// "gpl-2+" is GPL-2.0-or-later, "lgpl-2.1" is LGPL-2.1-only; "gfdl-niv" is the one without invariant sections.
+/// "gpl-2+" is GPL-2.0-or-later, "lgpl-2.1" is LGPL-2.1-only; "gfdl-niv" is the one without invariant
+/// sections.
 fn gnu(small: &str) -> Option<String> {
     let (family, version) = small.rsplit_once('-')?;
     let (version, suffix) = match version.strip_suffix('+') {
@@ -129,7 +130,8 @@ fn gnu(small: &str) -> Option<String> {
     Some(format!("{family}-{version}{minor}-{variant}{suffix}"))
 }
 
-/// The fields of each paragraph, names in small letters. A line that begins with a blank continues the field above.
+/// The fields of each paragraph, names in small letters. A line that begins with a blank continues the field
+/// above.
 fn paragraphs(text: &str) -> Vec<BTreeMap<String, String>> {
     let mut all = vec![BTreeMap::<String, String>::new()];
     let mut field = String::new();

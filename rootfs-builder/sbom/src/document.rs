@@ -1,5 +1,5 @@
-//! The list of everything in an image, checked and sorted once, so that what writes it has nothing to refuse and nothing
-//! to order.
+//! The list of everything in an image, checked and sorted once, so that what writes it has nothing to refuse
+//! and nothing to order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,8 +23,9 @@ pub(crate) struct Listed {
 }
 
 impl Document {
-    /// The document called `name` ("x86_64/debian") about the image with this digest. Components may come in any order, and
-    /// one that is there twice with the same contents is taken once.
+    /// The document called `name` ("x86_64/debian") about the image with this digest. Components may come in
+    /// any order, and from several lists: one that is in two of them ships if it does in either, and needs
+    /// what both say.
     pub fn new(
         name: &str,
         image: Sha256,
@@ -36,11 +37,11 @@ impl Document {
         let mut sorted = BTreeMap::<Id, Component>::new();
         for component in components {
             check(&component)?;
-            match sorted.get(&component.id) {
-                Some(same) if *same == component => {}
-                Some(_) => return Err(Error::Twice(component.id)),
-                None => _ = sorted.insert(component.id.clone(), component),
-            }
+            let merged = match sorted.remove(&component.id) {
+                Some(other) => merge(other, component)?,
+                None => component,
+            };
+            sorted.insert(merged.id.clone(), merged);
         }
         for component in sorted.values() {
             if let Some(on) = component.depends_on.iter().find(|on| !sorted.contains_key(on)) {
@@ -107,8 +108,18 @@ fn check(component: &Component) -> Result<(), Error> {
     Ok(())
 }
 
-/// A name that both formats accept. A character they do not know becomes a dash; whoever is no longer alone with a name for
-/// that, or was not to begin with, gets a number. The order is that of the ids, so the numbers are the same in every build.
+/// Two accounts of one component. What it is must be the same in both.
+fn merge(one: Component, two: Component) -> Result<Component, Error> {
+    let role = one.role.min(two.role);
+    let depends_on: BTreeSet<Id> = one.depends_on.union(&two.depends_on).cloned().collect();
+    let merged = Component { role, depends_on, ..one };
+    let same = Component { role, depends_on: merged.depends_on.clone(), ..two } == merged;
+    if same { Ok(merged) } else { Err(Error::Twice(merged.id)) }
+}
+
+/// A name that both formats accept. A character they do not know becomes a dash; whoever is no longer alone
+/// with a name for that, or was not to begin with, gets a number. The order is that of the ids, so the
+/// numbers are the same in every build.
 fn reference(id: &Id, taken: &mut BTreeSet<String>) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
     let mut base: String = format!("{}-{}", id.kind.word(), id.name).chars().map(plain).collect();
@@ -149,6 +160,19 @@ mod tests {
     }
 
     #[test]
+    fn a_component_of_two_lists_is_one() {
+        let (mut builds, mut ships) = (component("a"), component("a"));
+        builds.role = Role::Builds;
+        builds.depends_on.insert(component("b").id);
+        ships.depends_on.insert(component("c").id);
+        let others = [component("b"), component("c")];
+        let both = document([builds.clone(), ships.clone()].into_iter().chain(others.clone())).unwrap();
+        assert_eq!(both, document([ships, builds].into_iter().chain(others)).unwrap());
+        let a = both.components().next().unwrap();
+        assert_eq!((a.role, a.depends_on.len()), (Role::Ships, 2));
+    }
+
+    #[test]
     fn references_are_plain_and_different() {
         let names = ["a b", "a-b", "a\u{1}b", "a\"b", "ä", "ö", "-", "a-b-1", "a"];
         let document = document(names.map(component)).unwrap();
@@ -165,7 +189,7 @@ mod tests {
     #[test]
     fn contradictions_are_refused() {
         let mut other = component("a");
-        other.role = Role::Builds;
+        other.digest = Some(crate::Digest::File(Sha256::of(b"other")));
         assert_eq!(
             refused([component("a"), other]),
             "sbom: crate a 1 is listed twice, with different contents"

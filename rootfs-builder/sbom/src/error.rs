@@ -1,4 +1,5 @@
-//! What can be wrong with a bill of materials, or go wrong while one is collected. Each message names the component.
+//! What can be wrong with a bill of materials, or go wrong while one is collected. Each message names the
+//! component.
 
 use std::{io, path::PathBuf, process::ExitStatus};
 

@@ -1,4 +1,5 @@
-//! Licences: an SPDX expression for what the list of licences has, a `LicenseRef-` with the text itself for what it has not.
+//! Licences: an SPDX expression for what the list of licences has, a `LicenseRef-` with the text itself for
+//! what it has not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,8 +19,8 @@ pub struct Licence {
 }
 
 impl Licence {
-    /// From what somebody declared. An expression is brought to SPDX's form ("MIT/Apache-2.0" is an old way to say "or");
-    /// anything else becomes a reference to itself. Nothing declared is no licence.
+    /// From what somebody declared. An expression is brought to SPDX's form ("MIT/Apache-2.0" is an old way
+    /// to say "or"); anything else becomes a reference to itself. Nothing declared is no licence.
     #[must_use]
     pub fn declared(text: &str) -> Option<Self> {
         let text = text.trim();
@@ -88,7 +89,8 @@ impl Licence {
         Some(Licence { expression, texts })
     }
 
-    /// In one order, each once. Terms that hold the other operator get parentheses: right under any precedence.
+    /// In one order, each once. Terms that hold the other operator get parentheses: right under any
+    /// precedence.
     fn join(parts: impl IntoIterator<Item = Licence>, operator: &str) -> Option<Self> {
         let mut texts = BTreeMap::new();
         let mut terms = BTreeSet::new();

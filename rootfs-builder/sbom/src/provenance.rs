@@ -1,6 +1,6 @@
-//! How artefacts came about: an in-toto statement (v1) whose predicate is SLSA's provenance (v1). It says what was asked for
-//! and every input that was resolved for it; it has no clock and no name of the machine, so that whoever builds the same
-//! gets the same statement, and can compare.
+//! How artefacts came about: an in-toto statement (v1) whose predicate is SLSA's provenance (v1). It says
+//! what was asked for and every input that was resolved for it; it has no clock and no name of the machine,
+//! so that whoever builds the same gets the same statement, and can compare.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::{Component, Digest, Error, Sha256, component::Origin, document::TOOL};
 
-/// What `externalParameters` means: one run of `cargo xtask build-image`, described in the recipes' documentation.
+/// What `externalParameters` means: recipe, architecture, formats and kernel variant of one `cargo xtask
+/// build-image`.
 const BUILD_TYPE: &str = "urn:husk:build-image:v1";
 /// Who vouches for the steps: the builder in this repository, on whatever machine.
 const BUILDER: &str = "urn:husk:xtask";

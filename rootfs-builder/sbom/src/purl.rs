@@ -1,5 +1,5 @@
-//! Package URLs: a package's name among all packages of the world, which is what scanners look up. They name a kind of
-//! registry, never a host.
+//! Package URLs: a package's name among all packages of the world, which is what scanners look up. They name
+//! a kind of registry, never a host.
 
 use std::fmt;
 
@@ -27,8 +27,8 @@ impl Purl {
         Self::make("pypi", None, name, version, None)
     }
 
-    /// Something that no registry has: ours, or a bare archive. A crate of this workspace is one; called `pkg:cargo/jail`, it
-    /// would be taken for somebody else's crate of that name.
+    /// Something that no registry has: ours, or a bare archive. A crate of this workspace is one; called
+    /// `pkg:cargo/jail`, it would be taken for somebody else's crate of that name.
     pub fn generic(namespace: &str, name: &str, version: &str) -> Result<Self, Error> {
         Self::make("generic", Some(namespace), name, version, None)
     }

@@ -10,8 +10,8 @@ use crate::{Error, Sha256};
 /// Directories at the top of a crate that do not end up in what is built from it.
 const NOT_BUILT: &[&str] = &["benches", "examples", "fuzz", "target", "tests"];
 
-/// in-toto's `dirHash` of the crate in `dir`: the digest of the lines that `sha256sum` prints for its files, sorted by path.
-/// What is hidden, what only tests use and what is a crate of its own is left out.
+/// in-toto's `dirHash` of the crate in `dir`: the digest of the lines that `sha256sum` prints for its files,
+/// sorted by path. What is hidden, what only tests use and what is a crate of its own is left out.
 pub(crate) fn tree_digest(dir: &Path) -> Result<Sha256, Error> {
     let mut files = Vec::new();
     walk(dir, "", &mut files)?;

@@ -10,8 +10,8 @@ use crate::{
     uuid,
 };
 
-/// When the document was created (6.9). The field is mandatory and wants a moment; a build has none that two machines could
-/// agree on, so it says the beginning of Unix time, which nobody takes for one.
+/// When the document was created (6.9). The field is mandatory and wants a moment; a build has none that two
+/// machines could agree on, so it says the beginning of Unix time, which nobody takes for one.
 const CREATED: &str = "1970-01-01T00:00:00Z";
 /// "Nothing is claimed" where a field must say something.
 const NO_ASSERTION: &str = "NOASSERTION";
@@ -93,7 +93,8 @@ fn relationships(document: &Document) -> Vec<Relationship> {
     all
 }
 
-/// The texts of all licences that SPDX does not list (10). One identifier stands for one text, so a map will do.
+/// The texts of all licences that SPDX does not list (10). One identifier stands for one text, so a map will
+/// do.
 fn extracted(document: &Document) -> Vec<ExtractedLicence<'_>> {
     let licences = document.listed().filter_map(|listed| listed.component.licence.as_ref());
     let texts: BTreeMap<&str, &str> =
@@ -112,7 +113,8 @@ fn line(text: &str) -> String {
     text.chars().map(escape).collect()
 }
 
-/// "Name <address>" in the form of 7.5. Debian's maintainers are mostly teams, and SPDX wants to know: an organisation.
+/// `Name <address>` in the form of 7.5. Debian's maintainers are mostly teams, and SPDX wants to know: an
+/// organisation.
 fn supplier(text: &str) -> Option<String> {
     let text = line(text);
     let (name, address) = match text.trim().strip_suffix('>').and_then(|text| text.rsplit_once('<')) {
@@ -196,7 +198,8 @@ struct Package<'a> {
     primary_package_purpose: &'static str,
 }
 
-/// What every package has alike: nothing concluded, no URL (there is no host in our documents), no list of files.
+/// What every package has alike: nothing concluded, no URL (there is no host in our documents), no list of
+/// files.
 impl Default for Package<'_> {
     fn default() -> Self {
         Package {

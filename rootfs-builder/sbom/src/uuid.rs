@@ -1,10 +1,10 @@
-//! Identifiers of documents. Both formats want one that no other document has; ours is made from the document itself, so
-//! that two builds of one image name it alike.
+//! Identifiers of documents. Both formats want one that no other document has; ours is made from the document
+//! itself, so that two builds of one image name it alike.
 
 use guest_inputs::Key;
 
-/// A UUID of version 8 (RFC 9562, 5.8: the bits are the maker's affair) from the digest of a document that has no
-/// identifier yet. `format` keeps the names of two formats apart.
+/// A UUID of version 8 (RFC 9562, 5.8: the bits are the maker's affair) from the digest of a document that
+/// has no identifier yet. `format` keeps the names of two formats apart.
 pub(crate) fn urn(format: &str, document: &[u8]) -> String {
     let hex = Key::new("husk/sbom/v1").field("format", format).field("document", document).hex();
     // Version in the 13th digit; variant 0b10 in the two upper bits of the 17th.

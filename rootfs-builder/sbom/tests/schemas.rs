@@ -43,9 +43,9 @@ fn busybox() -> Component {
     let pin: Pin = table["x86_64"]["busybox"].clone().try_into().unwrap();
     let mut package = Component::new(Kind::DebianPackage, &pin.name, &pin.version);
     package.supplier = Some("Debian Install System Team <debian-boot@lists.invalid>".into());
-    package.licence = debian_licence(
-        "Format: copyright-format/1.0\n\nFiles: *\nLicense: GPL-2\n\nFiles: x\nLicense: public-domain\n Nobody's.\n",
-    );
+    let copyright =
+        "Format: copyright-format/1.0\n\nFiles: *\nLicense: GPL-2\n\nFiles: x\nLicense: public-domain\n";
+    package.licence = debian_licence(copyright);
     package.fetched_as(&pin, "amd64").unwrap()
 }
 
@@ -110,6 +110,7 @@ fn what_is_spoilt_is_not_valid() {
     let spoilt = [
         ("spdx", spoil(spdx(&document), "\"MIT OR Apache-2.0\"", "\"MIT OR Apache-2.x\"")),
         ("spdx", spoil(spdx(&document), "\"SPDXRef-Kernel-linux", "\"SPDXRef-Kernel_linux")),
+        ("spdx", spoil(spdx(&document), "\"versionInfo\"", "\"version\"")),
         ("cyclonedx", spoil(cyclonedx(&document), "\"urn:uuid:", "\"urn:uid:")),
         ("cyclonedx", spoil(cyclonedx(&document), "\"scope\": \"required\"", "\"scope\": \"wanted\"")),
         ("provenance", spoil(statement(), "\"buildType\"", "\"kindOfBuild\"")),

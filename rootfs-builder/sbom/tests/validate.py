@@ -8,6 +8,7 @@ import sys
 
 
 def spdx(path):
+    from spdx_tools.spdx.jsonschema.document_converter import DocumentConverter
     from spdx_tools.spdx.parser.error import SPDXParsingError
     from spdx_tools.spdx.parser.json import json_parser
     from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
@@ -16,7 +17,25 @@ def spdx(path):
         document = json_parser.parse_from_file(path)
     except SPDXParsingError as error:
         return error.get_messages()
-    return [message.validation_message for message in validate_full_spdx_document(document, "SPDX-2.3")]
+    errors = [message.validation_message for message in validate_full_spdx_document(document, "SPDX-2.3")]
+    # The parser passes over what it does not know. What it understood must be all there was.
+    with open(path, encoding="utf-8") as file:
+        written = json.load(file)
+    understood = DocumentConverter().convert(document)
+    for key in sorted(written.keys() | understood.keys()):
+        ours, theirs = items(written.get(key)), items(understood.get(key))
+        errors += [f"{key}: {item} is not understood as it is written" for item in sorted(ours - theirs)]
+        errors += [f"{key}: {item} is understood and not written" for item in sorted(theirs - ours)]
+    return errors
+
+
+def items(value):
+    """What a field holds, without the order of a list, which means nothing in SPDX.
+
+    The schema of 2.3 knows PACKAGE-MANAGER, the one of 2.2 the other spelling, which is what the library writes.
+    """
+    texts = [json.dumps(item, sort_keys=True) for item in (value if isinstance(value, list) else [value])]
+    return {text.replace('"PACKAGE_MANAGER"', '"PACKAGE-MANAGER"') for text in texts}
 
 
 def cyclonedx(path):

@@ -34,8 +34,8 @@ impl Validators {
         let cache = Cache::open().expect("there is a place for a cache");
         let entry = cache.build("sbom-validators", &key, install).unwrap_or_else(|error| {
             panic!(
-                "the validators of bills of materials are not in the cache, and cannot be installed from PyPI. This \
-                 needs the network once:\n{error}"
+                "the validators of bills of materials are not in the cache, and cannot be installed from \
+                 PyPI. This needs the network once:\n{error}"
             )
         });
         Validators { site: entry.join("site") }
