@@ -14,9 +14,6 @@ pub enum Error {
     /// Something does not go into the root file system.
     #[error(transparent)]
     Tree(#[from] guest_tree::Error),
-    /// An image could not be written.
-    #[error(transparent)]
-    Format(#[from] guest_formats::Error),
     /// The kernel could not be built.
     #[error(transparent)]
     Kernel(#[from] kernel_config::Error),
@@ -31,6 +28,20 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// A lock file does not fit, and must be taken as it is.
+    #[error("lock {}: {what}; `cargo xtask lock` brings it up to date", path.display())]
+    Stale {
+        /// The file.
+        path: PathBuf,
+        /// What has changed.
+        what: String,
+    },
+    /// A bill of material could not be written.
+    #[error(transparent)]
+    Sbom(#[from] guest_sbom::Error),
+    /// An image could not be written.
+    #[error(transparent)]
+    Format(#[from] guest_formats::Error),
     /// Packages could not be resolved, fetched or unpacked.
     #[error(transparent)]
     Debian(#[from] guest_debian::Error),
@@ -133,6 +144,9 @@ pub enum Error {
         /// What it is instead.
         what: String,
     },
+    /// There is no EFI for this architecture.
+    #[error("uki: there is no EFI stub for {0}: its firmware starts a kernel as it is")]
+    NoStub(guest_arch::Arch),
     /// There is no pin for this architecture.
     #[error("demo image: rootfs-builder/demo.toml has no busybox for {0}")]
     NoBusybox(guest_arch::Arch),

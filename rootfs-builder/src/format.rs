@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use guest_formats::disk::Scheme;
+use guest_formats::kata::Head;
 use initrd::Compression;
 
 /// A format.
@@ -10,34 +12,67 @@ use initrd::Compression;
 pub enum Format {
     /// A ramdisk, which is all a VM needs: nothing is mounted, nothing can be changed on a disk.
     Initrd(Compression),
+    /// A read-only file system, whole disk, with its hash tree behind it.
+    Erofs,
+    /// Another read-only file system with its hash tree, for those whose tools know no erofs.
+    Squashfs,
+    /// A file system that may be written to, whole disk.
+    Ext4,
+    /// The erofs and its hash tree as partitions of a disk.
+    Disk(Scheme),
+    /// A disk as the runtimes of Kata Containers boot it: a read-only ext4 in the first partition.
+    Kata(Head),
+    /// An OCI image layout, in one file.
+    Oci,
+    /// Kernel, ramdisk and command line as one program for EFI firmware.
+    Uki,
 }
 
 impl Format {
     /// All of them.
-    pub const ALL: [Format; 3] = [
+    pub const ALL: [Format; 12] = [
         Format::Initrd(Compression::Zstd),
         Format::Initrd(Compression::Gzip),
         Format::Initrd(Compression::None),
+        Format::Erofs,
+        Format::Squashfs,
+        Format::Ext4,
+        Format::Disk(Scheme::Gpt),
+        Format::Disk(Scheme::Mbr),
+        Format::Kata(Head::None),
+        Format::Kata(Head::Dax),
+        Format::Oci,
+        Format::Uki,
     ];
 
-    /// Its name in a recipe, on the command line and in the manifest.
+    /// Its name in a recipe, on the command line and in the manifest; and the name of its file.
+    const fn row(self) -> (&'static str, &'static str) {
+        match self {
+            Format::Initrd(Compression::Zstd) => (guest_manifest::INITRD, "initrd.cpio.zst"),
+            Format::Initrd(Compression::Gzip) => ("initrd-gz", "initrd.cpio.gz"),
+            Format::Initrd(Compression::None) => ("initrd-none", "initrd.cpio"),
+            Format::Erofs => ("erofs", "rootfs.erofs"),
+            Format::Squashfs => ("squashfs", "rootfs.squashfs"),
+            Format::Ext4 => ("ext4", "rootfs.ext4"),
+            Format::Disk(Scheme::Gpt) => ("disk", "disk-gpt.raw"),
+            Format::Disk(Scheme::Mbr) => ("disk-mbr", "disk-mbr.raw"),
+            Format::Kata(Head::None) => ("kata", "kata.img"),
+            Format::Kata(Head::Dax) => ("kata-dax", "kata-dax.img"),
+            Format::Oci => ("oci", "rootfs.oci.tar"),
+            Format::Uki => ("uki", "husk.efi"),
+        }
+    }
+
+    /// Its name.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Format::Initrd(Compression::Zstd) => guest_manifest::INITRD,
-            Format::Initrd(Compression::Gzip) => "initrd-gz",
-            Format::Initrd(Compression::None) => "initrd-none",
-        }
+        self.row().0
     }
 
     /// The name of its file.
     #[must_use]
     pub const fn file(self) -> &'static str {
-        match self {
-            Format::Initrd(Compression::Zstd) => "initrd.cpio.zst",
-            Format::Initrd(Compression::Gzip) => "initrd.cpio.gz",
-            Format::Initrd(Compression::None) => "initrd.cpio",
-        }
+        self.row().1
     }
 }
 

@@ -5,16 +5,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use guest_arch::Arch;
+use guest_debian::{Laid, Package};
 use guest_manifest::{Artefact, Manifest};
-use guest_tree::Tree;
+use guest_sbom::Component;
+use guest_tree::{Content, Tree};
 use kernel_config::Kernel;
 
-use crate::compose::{self, Parts};
 use crate::contents::{self, Contents};
+use crate::documents::{self, Sources};
 use crate::error::{Error, at};
 use crate::format::Format;
 use crate::recipe::Recipe;
-use crate::{swap, write};
+use crate::{compose, swap, write};
 
 const AGENT: &str = "husk-agent";
 const KERNEL_CONFIG: &str = "kernel.config";
@@ -31,8 +33,14 @@ pub struct Ingredients<'a> {
     pub formats: &'a [Format],
     /// The kernel of the recipe's variant.
     pub kernel: &'a Kernel,
-    /// What does not stand in the recipe.
-    pub parts: Parts,
+    /// The agent's binary.
+    pub agent: Content,
+    /// The recipe's packages, and the same taken apart.
+    pub packages: Option<(Vec<Package>, Laid)>,
+    /// What a unified kernel image begins with, if one is to be written.
+    pub efi_stub: Option<PathBuf>,
+    /// What kernel and agent were made of.
+    pub sources: Sources,
 }
 
 /// A finished set of artefacts.
@@ -45,57 +53,92 @@ pub struct Image {
 }
 
 /// Writes the set to `<out>/<arch>/<recipe>`, replacing what is there, or leaving it as it is if anything fails.
-pub fn build_image(ingredients: &Ingredients<'_>, out: &Path) -> Result<Image, Error> {
-    let Ingredients { recipe, arch, .. } = ingredients;
-    let tree = compose::compose(recipe, *arch, &ingredients.parts)?;
-    let extension =
-        |of: &crate::recipe::Extension| Ok((of.name.clone(), compose::extension(&of.from, &of.said.value)?));
-    let extensions = recipe.extensions.iter().map(extension).collect::<Result<Vec<_>, Error>>()?;
-    let (dir, manifest) = swap::replace(&out.join(arch.name()).join(&recipe.name), |into| {
-        fill(into, ingredients, &tree, &extensions)
-    })?;
+pub fn build_image(ingredients: Ingredients<'_>, out: &Path) -> Result<Image, Error> {
+    let Ingredients { recipe, arch, agent, packages, .. } = &ingredients;
+    let packages = match packages {
+        Some((packages, laid)) => documents::packages(packages, &laid.licences)?,
+        None => Vec::new(),
+    };
+    let (recipe, arch, agent) = (*recipe, *arch, agent.clone());
+    let set = Set {
+        recipe,
+        arch,
+        formats: ingredients.formats,
+        kernel: ingredients.kernel,
+        efi_stub: ingredients.efi_stub,
+        sources: ingredients.sources,
+        packages,
+        extensions: recipe.extensions.iter().map(compose::extension).collect::<Result<_, _>>()?,
+        tree: compose::compose(recipe, arch, agent.clone(), ingredients.packages.map(|(_, laid)| laid))?,
+        agent,
+    };
+    let (dir, manifest) = swap::replace(&out.join(arch.name()).join(&recipe.name), |into| set.fill(into))?;
     Ok(Image { dir, manifest })
 }
 
-fn fill(
-    into: &Path,
-    ingredients: &Ingredients<'_>,
-    tree: &Tree,
-    extensions: &[(String, Tree)],
-) -> Result<Manifest, Error> {
-    let Ingredients { recipe, kernel, parts, .. } = ingredients;
-    let copy = |from: &Path, name: &str| -> Result<Artefact, Error> {
-        let to = into.join(name);
-        fs::copy(from, &to).map_err(at("copy", from))?;
-        Ok(Artefact::measure(into, name)?)
-    };
-    let put = |name: &str, bytes: &[u8]| -> Result<Artefact, Error> {
-        let path = into.join(name);
-        fs::write(&path, bytes).map_err(at("write", &path))?;
-        Ok(Artefact::measure(into, name)?)
-    };
-    let agent = parts.agent.bytes().map_err(at("read", "the agent"))?;
-    let images = ingredients.formats.iter().map(|format| write::image(*format, tree, &recipe.cmdline, into));
-    let manifest = Manifest {
-        version: guest_manifest::VERSION,
-        arch: ingredients.arch.name().to_owned(),
-        recipe: recipe.name.clone(),
-        variant: recipe.variant.clone(),
-        features: recipe.agent.features.clone(),
-        kernel_version: kernel.version.clone(),
-        kernel: copy(&kernel.image, &base_name(&kernel.image))?,
-        kernel_compressed: copy(&kernel.compressed, &base_name(&kernel.compressed))?,
-        kernel_config: copy(&kernel.config, KERNEL_CONFIG)?,
-        agent: put(AGENT, &agent)?,
-        images: images.collect::<Result<_, _>>()?,
-        extensions: Vec::new(),
-        documents: vec![put(contents::FILE, Contents::of(tree, extensions)?.to_json().as_bytes())?],
-    };
-    manifest.write(into)?;
-    let itself = Artefact::measure(into, guest_manifest::FILE)?;
-    let path = into.join(SUMS);
-    fs::write(&path, sums(&manifest, &itself)).map_err(at("write", &path))?;
-    Ok(manifest)
+/// All of a set but its files.
+struct Set<'a> {
+    recipe: &'a Recipe,
+    arch: Arch,
+    formats: &'a [Format],
+    kernel: &'a Kernel,
+    agent: Content,
+    tree: Tree,
+    extensions: Vec<(String, Tree)>,
+    efi_stub: Option<PathBuf>,
+    sources: Sources,
+    packages: Vec<Component>,
+}
+
+impl Set<'_> {
+    /// Writes the files of the set, those that say something of others last.
+    fn fill(self, into: &Path) -> Result<Manifest, Error> {
+        let Set { recipe, kernel, .. } = self;
+        let copy = |from: &Path, name: &str| -> Result<Artefact, Error> {
+            let to = into.join(name);
+            fs::copy(from, &to).map_err(at("copy", from))?;
+            Ok(Artefact::measure(into, name)?)
+        };
+        let put = |name: &str, bytes: &[u8]| -> Result<Artefact, Error> {
+            let path = into.join(name);
+            fs::write(&path, bytes).map_err(at("write", &path))?;
+            Ok(Artefact::measure(into, name)?)
+        };
+        let root = write::Root {
+            tree: &self.tree,
+            arch: self.arch,
+            cmdline: &recipe.cmdline,
+            name: &recipe.name,
+            kernel,
+            efi_stub: self.efi_stub.as_deref(),
+        };
+        let images = self.formats.iter().map(|format| write::image(*format, &root, into));
+        let extensions = (0..).zip(&self.extensions);
+        let extensions = extensions.map(|(index, (name, tree))| write::extension(name, index, tree, into));
+        let contents = Contents::of(&self.tree, &self.extensions)?;
+        let mut manifest = Manifest {
+            version: guest_manifest::VERSION,
+            arch: self.arch.name().to_owned(),
+            recipe: recipe.name.clone(),
+            variant: recipe.variant.clone(),
+            features: recipe.agent.features.clone(),
+            kernel_version: kernel.version.clone(),
+            kernel: copy(&kernel.image, &base_name(&kernel.image))?,
+            kernel_compressed: copy(&kernel.compressed, &base_name(&kernel.compressed))?,
+            kernel_config: copy(&kernel.config, KERNEL_CONFIG)?,
+            agent: put(AGENT, &self.agent.bytes().map_err(at("read", AGENT))?)?,
+            images: images.collect::<Result<_, _>>()?,
+            extensions: extensions.collect::<Result<_, _>>()?,
+            documents: vec![put(contents::FILE, contents.to_json().as_bytes())?],
+        };
+        for (name, bytes) in documents::about(&manifest, &contents, &self.sources, self.packages)? {
+            manifest.documents.push(put(name, &bytes)?);
+        }
+        manifest.write(into)?;
+        let itself = Artefact::measure(into, guest_manifest::FILE)?;
+        put(SUMS, sums(&manifest, &itself).as_bytes())?;
+        Ok(manifest)
+    }
 }
 
 fn base_name(path: &Path) -> String {
@@ -133,9 +176,12 @@ mod tests {
             arch: Arch::X86_64,
             formats: &recipe.formats,
             kernel: &kernel,
-            parts: Parts { agent: "agent".into() },
+            agent: "agent".into(),
+            packages: None,
+            efi_stub: None,
+            sources: Sources::none(),
         };
-        build_image(&ingredients, &dir.join("out")).unwrap()
+        build_image(ingredients, &dir.join("out")).unwrap()
     }
 
     #[test]

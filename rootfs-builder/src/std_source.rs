@@ -120,6 +120,11 @@ pub(crate) fn pins() -> Result<Vec<Pin>, Error> {
     Ok(parse(PINS)?.sources.into_iter().map(|source| source.pin).collect())
 }
 
+/// The one for a rustc.
+pub(crate) fn pin_for(release: &str, triple: &'static str) -> Result<Pin, Error> {
+    choose(PINS, release, triple)
+}
+
 fn parse(pins: &str) -> Result<Pins, Error> {
     toml::from_str(pins).map_err(|e| Error::PinFile { file: FILE, source: Box::new(e) })
 }

@@ -68,6 +68,11 @@ impl Toolchain {
         }
     }
 
+    /// Whether the standard library is compiled by us, from Debian's source.
+    pub(crate) fn makes_std(&self) -> bool {
+        matches!(self.kind, Kind::Made { .. })
+    }
+
     /// `cargo build` for the target, ready for a package and a profile; and the compiler flags that go with it.
     pub(crate) fn cargo_build(&self) -> (Command, Vec<String>) {
         let (mut cargo, flags) = match &self.kind {

@@ -1,32 +1,266 @@
 //! A tree in one format: the file, and what the manifest says of it.
+//!
+//! A format that is only read comes with its hash tree, and with the command line that makes the kernel refuse any other
+//! bytes: with `panic_on_corruption`, since a guest whose root was changed has nothing left that it could trust.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::fs::{self, File};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use guest_manifest::{Artefact, Image};
-use guest_tree::Tree;
+use guest_arch::Arch;
+use guest_formats::disk::{self, Partition, Role, Scheme};
+use guest_formats::verity::{self, BLOCK, HashPlace, HashTree, Mapping, OnCorruption};
+use guest_formats::{erofs, ext4, kata, oci, squashfs, uki};
+use guest_manifest::{Artefact, Extension, Image, Verity};
+use guest_tree::{Content, Tree};
+use kernel_config::Kernel;
+use tempfile::NamedTempFile;
 
 use crate::error::{Error, at};
 use crate::format::Format;
 
 /// The time of every file in every image, in seconds since 1970. None is as true as any other; this one is what most
 /// people know for "no time".
-pub(crate) const TIME: u32 = 0;
+const TIME: u32 = 0;
 
-/// Writes `tree` in a format into a directory. `cmdline` is what any guest of this recipe has on its command line.
-pub(crate) fn image(format: Format, tree: &Tree, cmdline: &[String], into: &Path) -> Result<Image, Error> {
+/// What a file system that is written to has beside its content.
+const ROOM: u64 = 16 << 20;
+
+/// The disk that a guest finds its root on: the first of the machine.
+const DISK: &str = "/dev/vda";
+
+/// The label of a file system that can have one.
+const LABEL: &str = "husk";
+
+/// What the runtimes of Kata Containers have on the command line for an ext4 root.
+const KATA_FLAGS: [&str; 4] =
+    ["root=/dev/vda1", "rootflags=data=ordered,errors=remount-ro", "ro", "rootfstype=ext4"];
+const KATA_DAX_FLAGS: [&str; 4] =
+    ["root=/dev/pmem0p1", "rootflags=dax,data=ordered,errors=remount-ro", "ro", "rootfstype=ext4"];
+
+/// What an image is of.
+pub(crate) struct Root<'a> {
+    pub(crate) tree: &'a Tree,
+    pub(crate) arch: Arch,
+    /// What any guest of the recipe has on its command line.
+    pub(crate) cmdline: &'a [String],
+    /// The name of the image where a format has a place for one.
+    pub(crate) name: &'a str,
+    pub(crate) kernel: &'a Kernel,
+    /// What a unified kernel image begins with, if one is to be written.
+    pub(crate) efi_stub: Option<&'a Path>,
+}
+
+/// Writes a root in a format into a directory.
+pub(crate) fn image(format: Format, root: &Root<'_>, into: &Path) -> Result<Image, Error> {
     let path = into.join(format.file());
-    let mut out = BufWriter::new(File::create(&path).map_err(at("create", &path))?);
-    let words = cmdline.to_vec();
-    match format {
-        Format::Initrd(compression) => initrd::write(tree, TIME, compression, &mut out)?,
-    }
+    let mut out = create(&path)?;
+    let (words, verity) = match format {
+        Format::Initrd(compression) => {
+            initrd::write(root.tree, TIME, compression, &mut out)?;
+            (vec![], None)
+        }
+        Format::Erofs => {
+            write_erofs(root.tree, &mut out)?;
+            let verity = append_tree(&mut out, &path, "root", 0, DISK)?;
+            (verified_root("erofs", &verity), Some(verity))
+        }
+        Format::Squashfs => {
+            let compression = squashfs::Compression::Zstd;
+            squashfs::write(root.tree, &squashfs::Options { time: TIME.into(), compression }, &mut out)?;
+            let verity = append_tree(&mut out, &path, "root", 0, DISK)?;
+            (verified_root("squashfs", &verity), Some(verity))
+        }
+        Format::Ext4 => {
+            let options = ext4::Options { size: ext4::Size::Free(ROOM), ..ext4_options() };
+            ext4::write(root.tree, &options, &mut out)?;
+            let words = [format!("root={DISK}"), "rootfstype=ext4".to_owned(), "rw".to_owned()];
+            (words.to_vec(), None)
+        }
+        Format::Disk(scheme) => {
+            let verity = write_disk(root, scheme, &mut out, into)?;
+            (verified_root("erofs", &verity), Some(verity))
+        }
+        Format::Kata(head) => {
+            let flags = if head == kata::Head::Dax { KATA_DAX_FLAGS } else { KATA_FLAGS };
+            let verity = write_kata(root, head, &mut out, into)?;
+            (flags.map(str::to_owned).to_vec(), Some(verity))
+        }
+        Format::Uki => {
+            out.write_all(&unified(root)?).map_err(at("write", &path))?;
+            (vec![], None)
+        }
+        Format::Oci => {
+            write_oci(root, &mut out, into)?;
+            let artefact = Artefact::measure(into, format.file())?;
+            return Ok(Image { format: format.name().to_owned(), artefact, cmdline: None, verity: None });
+        }
+    };
     out.flush().map_err(at("write", &path))?;
     Ok(Image {
         format: format.name().to_owned(),
         artefact: Artefact::measure(into, format.file())?,
-        cmdline: Some(words.join(" ")),
-        verity: None,
+        cmdline: Some([root.cmdline, &words].concat().join(" ")),
+        verity,
     })
+}
+
+/// A unified kernel image: it boots what `initrd` boots, from one file.
+fn unified(root: &Root<'_>) -> Result<Vec<u8>, Error> {
+    let stub = root.efi_stub.ok_or(Error::NoStub(root.arch))?;
+    let stub = fs::read(stub).map_err(at("read", stub))?;
+    let kernel = &root.kernel.compressed;
+    let linux = fs::read(kernel).map_err(at("read", kernel))?;
+    let initrd = initrd::to_vec(root.tree, TIME, initrd::Compression::Zstd)?;
+    let parts = uki::Parts {
+        os_release: &format!("ID=husk\nNAME=Husk\nPRETTY_NAME=\"Husk {}\"\n", root.name),
+        cmdline: &root.cmdline.join(" "),
+        uname: &root.kernel.version,
+        initrd: &initrd,
+        linux: &linux,
+    };
+    Ok(uki::image(&stub, root.arch, &parts)?)
+}
+
+/// Writes an extension: the `index`th disk behind the root's.
+pub(crate) fn extension(name: &str, index: u32, tree: &Tree, into: &Path) -> Result<Extension, Error> {
+    let file = format!("extension-{name}.erofs");
+    let path = into.join(&file);
+    let mut out = create(&path)?;
+    write_erofs(tree, &mut out)?;
+    let disk = format!("/dev/vd{}", char::from(b'b' + u8::try_from(index).unwrap_or(u8::MAX).min(24)));
+    let verity = append_tree(&mut out, &path, name, index + 1, &disk)?;
+    Ok(Extension { name: name.to_owned(), artefact: Artefact::measure(into, &file)?, verity })
+}
+
+fn create(path: &Path) -> Result<File, Error> {
+    let file = File::options().read(true).write(true).create_new(true).open(path);
+    file.map_err(at("create", path))
+}
+
+fn write_erofs(tree: &Tree, out: &mut File) -> Result<(), Error> {
+    let options = erofs::Options { time: TIME.into(), compression: erofs::Compression::None };
+    erofs::write(tree, &options, out)?;
+    Ok(())
+}
+
+fn ext4_options() -> ext4::Options {
+    ext4::Options { time: TIME.into(), label: LABEL.to_owned(), size: ext4::Size::Exact, journal: true }
+}
+
+/// Hashes what is in a file and puts the hash tree behind it.
+fn append_tree(out: &mut File, path: &Path, name: &str, minor: u32, disk: &str) -> Result<Verity, Error> {
+    let tree = verity::build(&mut *out, &verity::Options::default())?;
+    let written = out.seek(SeekFrom::End(0)).and_then(|_| out.write_all(&tree.device));
+    written.map_err(at("write", path))?;
+    let place = HashPlace::Appended;
+    let data = tree.verity.superblock.data_blocks * BLOCK as u64;
+    described(&tree, &mapping(name, minor, disk, place), 0, data)
+}
+
+fn mapping<'a>(name: &'a str, minor: u32, data_device: &'a str, hash: HashPlace<'a>) -> Mapping<'a> {
+    Mapping { name, minor, data_device, hash, on_corruption: OnCorruption::Panic }
+}
+
+/// What the manifest says of a hash tree; the offsets are those in the file.
+fn described(tree: &HashTree, mapping: &Mapping<'_>, data: u64, hashes: u64) -> Result<Verity, Error> {
+    let superblock = &tree.verity.superblock;
+    Ok(Verity {
+        root_hash: tree.verity.root.to_string(),
+        salt: superblock.salt.iter().map(|b| format!("{b:02x}")).collect(),
+        uuid: superblock.uuid.to_string(),
+        block_size: BLOCK as u32,
+        data_blocks: superblock.data_blocks,
+        data_offset: data,
+        hash_offset: hashes,
+        dm_mod_create: mapping.kernel_argument(&tree.verity)?,
+    })
+}
+
+fn verified_root(kind: &str, verity: &Verity) -> Vec<String> {
+    vec![
+        "root=/dev/dm-0".to_owned(),
+        format!("rootfstype={kind}"),
+        "ro".to_owned(),
+        verity.dm_mod_create.clone(),
+    ]
+}
+
+/// A disk with the root in its first partition and the hash tree in its second, under the names by which systemd's
+/// generators find both.
+fn write_disk(root: &Root<'_>, scheme: Scheme, out: &mut File, into: &Path) -> Result<Verity, Error> {
+    let mut file_system = scratch(into)?;
+    write_erofs(root.tree, file_system.as_file_mut())?;
+    let tree = verity::build(file_system.as_file_mut(), &verity::Options::default())?;
+    let (root_name, tree_name) = disk::verity_uuids(&tree.verity.root);
+    let partition = |role, name: &str, content, uuid| Partition {
+        role,
+        name: name.to_owned(),
+        content,
+        read_only: true,
+        uuid: Some(uuid),
+    };
+    let partitions = [
+        partition(Role::Root(root.arch), "root", content_of(&file_system)?, root_name),
+        partition(Role::RootVerity(root.arch), "root-verity", tree.device.clone().into(), tree_name),
+    ];
+    let written = disk::write(&partitions, scheme, out)?;
+    in_partitions(&tree, &written, "/dev/vda")
+}
+
+fn write_kata(root: &Root<'_>, head: kata::Head, out: &mut File, into: &Path) -> Result<Verity, Error> {
+    let mut file_system = scratch(into)?;
+    ext4::write(root.tree, &ext4_options(), file_system.as_file_mut())?;
+    let tree = verity::build(file_system.as_file_mut(), &verity::Options::default())?;
+    let hashes = Content::from(tree.device.clone());
+    let written = kata::write(&content_of(&file_system)?, Some(&hashes), head, out)?;
+    in_partitions(&tree, &written, if head == kata::Head::Dax { "/dev/pmem0p" } else { "/dev/vda" })
+}
+
+/// Data in the first partition, hashes in the second of the disk called `disk`.
+fn in_partitions(tree: &HashTree, written: &disk::Written, disk: &str) -> Result<Verity, Error> {
+    let [data, hashes] = &written.partitions[..] else {
+        unreachable!("two partitions were written");
+    };
+    let [data_device, hash_device] = [1, 2].map(|number| format!("{disk}{number}"));
+    let mapping = mapping("root", 0, &data_device, HashPlace::Device(&hash_device));
+    described(tree, &mapping, data.start, hashes.start)
+}
+
+/// The layout in one file, as `oci-archive:` of other tools has it: in the order of paths, nobody's, from no time.
+fn write_oci(root: &Root<'_>, out: &mut File, into: &Path) -> Result<(), Error> {
+    let directory = tempfile::tempdir_in(into).map_err(at("create a directory in", into))?;
+    let options = oci::Options {
+        time: TIME.into(),
+        arch: root.arch,
+        reference: root.name.to_owned(),
+        process: oci::Process::default(),
+    };
+    let layout = directory.path().join("layout");
+    let written = oci::write(root.tree, &options, &layout)?;
+    let archived = || -> io::Result<()> {
+        let mut archive = tar::Builder::new(io::BufWriter::new(out));
+        for name in &written.files {
+            let path = layout.join(name);
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(tar::EntryType::Regular);
+            header.set_mode(0o644);
+            header.set_size(fs::metadata(&path)?.len());
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(TIME.into());
+            archive.append_data(&mut header, name, File::open(&path)?)?;
+        }
+        archive.into_inner()?.flush()
+    };
+    archived().map_err(at("write", into.join(Format::Oci.file())))
+}
+
+/// A file that is part of another one and goes when that is written.
+fn scratch(into: &Path) -> Result<NamedTempFile, Error> {
+    NamedTempFile::new_in(into).map_err(at("create a file in", into))
+}
+
+fn content_of(file: &NamedTempFile) -> Result<Content, Error> {
+    Content::of_file(file.path()).map_err(at("measure", file.path()))
 }

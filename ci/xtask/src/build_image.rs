@@ -10,7 +10,7 @@ use guest_inputs::{Cache, Progress};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use rootfs_builder::agent::{self, Profile};
-use rootfs_builder::{Format, Image, Ingredients, Parts, Recipe, Toolchain, recipe};
+use rootfs_builder::{Format, Image, Ingredients, Recipe, Sources, Toolchain, packages, recipe};
 
 use crate::{deps, stage::Stages, workspace};
 
@@ -29,6 +29,9 @@ pub(crate) struct Choice {
     /// Download nothing: an input that is not in the cache is an error that names it
     #[arg(long)]
     pub(crate) offline: bool,
+    /// Take the lock as it is: one that does not fit is an error that says what has changed
+    #[arg(long)]
+    pub(crate) locked: bool,
     /// Use no more processors than this
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<NonZeroUsize>,
@@ -70,6 +73,7 @@ pub(crate) fn minimal(arch: Arch, profile: Profile, stages: &mut Stages) -> Resu
         recipe: recipe::DEFAULT.to_owned(),
         formats: Vec::new(),
         offline: false,
+        locked: false,
         jobs: None,
     };
     let out = match profile {
@@ -102,10 +106,27 @@ pub(crate) fn build(
         offline: choice.offline,
     };
     let agent = stages.run("agent", || Ok(agent::build(&request, &toolchain, &progress)?))?;
+    let packages = stages.run("packages", || {
+        let frozen = choice.locked || choice.offline;
+        let (packages, changes) = packages::locked(&recipe, arch, frozen, &cache, &progress)?;
+        changes.iter().for_each(|change| eprintln!("lock: {change}"));
+        if packages.is_empty() {
+            return Ok(None);
+        }
+        let laid = packages::lay(&packages, arch, &cache, &progress)?;
+        Ok(Some((packages, laid)))
+    })?;
     let kernel = stages.run("kernel", || Ok(kernel_config::build(&cache, arch, &progress)?))?;
     let formats = if choice.formats.is_empty() { &recipe.formats } else { &choice.formats };
-    let ingredients = Ingredients { recipe: &recipe, arch, formats, kernel: &kernel, parts: Parts { agent } };
-    stages.run("image", || Ok(rootfs_builder::build_image(&ingredients, out)?))
+    stages.run("image", || {
+        let sources = Sources::collect(&workspace, &recipe, &toolchain, &kernel.version, choice.offline)?;
+        let wants_efi = formats.contains(&Format::Uki);
+        let efi_stub = wants_efi.then(|| rootfs_builder::efi_stub(&cache, arch, &progress)).transpose()?;
+        let kernel = &kernel;
+        let ingredients =
+            Ingredients { recipe: &recipe, arch, formats, kernel, agent, packages, efi_stub, sources };
+        Ok(rootfs_builder::build_image(ingredients, out)?)
+    })
 }
 
 /// Whatever we start asks the kernel how many processors there are for it: so none has to be told.

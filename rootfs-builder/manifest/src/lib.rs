@@ -80,7 +80,7 @@ pub struct Extension {
     pub verity: Verity,
 }
 
-/// A dm-verity device: the data blocks and, behind them in the same file, the hash tree.
+/// A dm-verity device: blocks of data and, elsewhere in the same file, the hash tree over them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Verity {
@@ -94,9 +94,12 @@ pub struct Verity {
     pub block_size: u32,
     /// How many blocks of data there are.
     pub data_blocks: u64,
+    /// Where in the file the data is, in bytes.
+    pub data_offset: u64,
     /// Where in the file the superblock is, in bytes; the tree begins one block later.
     pub hash_offset: u64,
-    /// The value of `dm-mod.create=` that makes the kernel set the device up by itself.
+    /// The word of the command line that makes the kernel set the device up by itself, before it mounts its root. It names
+    /// the disk that the image is on: the first of the machine for a root, the ones behind it for extensions.
     pub dm_mod_create: String,
 }
 

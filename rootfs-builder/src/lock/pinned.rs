@@ -8,7 +8,7 @@ use guest_inputs::{Pin, file_sha256};
 use super::Input;
 use crate::error::Error;
 use crate::toolchain::Rustc;
-use crate::{libseccomp, oci_layout, std_source, zig};
+use crate::{efi_stub, libseccomp, oci_layout, std_source, zig};
 
 /// The kind of what is installed on the machine: not fetched by us, and not on every machine.
 pub(super) const PROGRAM: &str = "program";
@@ -19,7 +19,7 @@ pub fn pinned(workspace: &Path) -> Result<Vec<Input>, Error> {
     for pin in [&[kernel_config::source_pin()?, libseccomp::pin()?][..], &std_source::pins()?[..]].concat() {
         inputs.push(fetched("source", &pin));
     }
-    for (arch, pin) in oci_layout::pins()? {
+    for (arch, pin) in oci_layout::pins()?.into_iter().chain(efi_stub::pins()?) {
         let pin = Pin { name: format!("{} for {arch}", pin.name), ..pin };
         inputs.push(fetched("package", &pin));
     }

@@ -22,6 +22,8 @@ pub(super) struct Form {
     pub(super) base: Option<Spanned<String>>,
     pub(super) packages: Option<PackagesForm>,
     pub(super) prune: Vec<Spanned<String>>,
+    pub(super) keep: Vec<Spanned<String>>,
+    pub(super) system: Option<SystemForm>,
     pub(super) set_id: Vec<Spanned<String>>,
     pub(super) directory: Vec<DirectoryForm>,
     pub(super) file: Vec<FileForm>,
@@ -42,6 +44,17 @@ pub(super) struct PackagesForm {
     pub(super) suites: Option<Vec<Spanned<String>>>,
     pub(super) install: Vec<Spanned<String>>,
     pub(super) exclude: Vec<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct SystemForm {
+    pub(super) hostname: Option<String>,
+    pub(super) default_target: Option<String>,
+    pub(super) enable: Vec<Spanned<String>>,
+    pub(super) mask: Vec<Spanned<String>>,
+    pub(super) sysusers: Vec<Spanned<String>>,
+    pub(super) fstab: Vec<Spanned<String>>,
 }
 
 /// `[[file]]`: one of `text`, `from`, `link`, `device`, or none of them for a directory.

@@ -56,8 +56,12 @@ pub struct Recipe {
     pub base: Option<Base>,
     /// Debian packages.
     pub packages: Packages,
-    /// What is taken out of base and packages; `*` stands for any part of a name.
+    /// What is taken out of base and packages; `*` stands for any text, `?` for one character.
     pub prune: Vec<Said<String>>,
+    /// What stays all the same.
+    pub keep: Vec<Said<String>>,
+    /// The system that packages make.
+    pub system: System,
     /// Files of base and packages that stay set-id: all others of them are not.
     pub set_id: Vec<Said<String>>,
     /// Directories of this machine.
@@ -79,6 +83,23 @@ pub struct Packages {
     pub install: Vec<Said<String>>,
     /// What stays out, whoever depends on it.
     pub exclude: Vec<Said<String>>,
+}
+
+/// A system that is made of packages: what their scripts would have asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct System {
+    /// Its name until the host gives another.
+    pub hostname: Option<String>,
+    /// The unit that is booted into.
+    pub default_target: Option<String>,
+    /// Units that are enabled.
+    pub enable: Vec<Said<String>>,
+    /// Units that must not start.
+    pub mask: Vec<Said<String>>,
+    /// Accounts beside those of packages, as in sysusers.d(5).
+    pub sysusers: Vec<Said<String>>,
+    /// Lines of /etc/fstab.
+    pub fstab: Vec<Said<String>>,
 }
 
 /// The agent in the image.
@@ -178,6 +199,8 @@ fn resolve(chain: Vec<(Source, Form)>) -> Result<Recipe, Error> {
         base: None,
         packages: Packages::default(),
         prune: Vec::new(),
+        keep: Vec::new(),
+        system: System::default(),
         set_id: Vec::new(),
         directories: Vec::new(),
         files: Vec::new(),
@@ -198,6 +221,12 @@ fn resolve(chain: Vec<(Source, Form)>) -> Result<Recipe, Error> {
         return Err(package
             .place
             .wrong("there are packages, but packages.suites does not say of which suites"));
+    }
+    if let (Some(base), false) = (&recipe.base, recipe.packages.install.is_empty()) {
+        return Err(base
+            .said
+            .place
+            .wrong("packages cannot be laid over a base: it has a package manager's own idea of itself"));
     }
     if recipe.formats.is_empty() {
         return Err(chain[0].0.whole("formats").wrong("no format is said to write"));
@@ -267,9 +296,13 @@ impl Recipe {
             self.packages.exclude.extend(source.all("packages.exclude", &packages.exclude));
         }
         self.prune.extend(source.all("prune", &form.prune));
+        self.keep.extend(source.all("keep", &form.keep));
         self.set_id.extend(source.all("set-id", &form.set_id));
-        for said in self.prune.iter().chain(&self.set_id) {
+        for said in self.prune.iter().chain(&self.keep).chain(&self.set_id) {
             entries::plain_path(&said.value, &said.place)?;
+        }
+        if let Some(system) = &form.system {
+            self.system.extend(source, system);
         }
         for table in &form.directory {
             self.directories.push(Directory::new(source, table)?);
@@ -286,6 +319,17 @@ impl Recipe {
             self.extensions.push(extension);
         }
         Ok(())
+    }
+}
+
+impl System {
+    fn extend(&mut self, source: &Source, form: &form::SystemForm) {
+        form.hostname.iter().for_each(|name| self.hostname = Some(name.clone()));
+        form.default_target.iter().for_each(|target| self.default_target = Some(target.clone()));
+        self.enable.extend(source.all("system.enable", &form.enable));
+        self.mask.extend(source.all("system.mask", &form.mask));
+        self.sysusers.extend(source.all("system.sysusers", &form.sysusers));
+        self.fstab.extend(source.all("system.fstab", &form.fstab));
     }
 }
 
