@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use guest_inputs::sha256;
 use guest_tree::{Kind, Node, Tree};
@@ -86,6 +86,25 @@ impl Contents {
         )
     }
 
+    /// Every entry at a path, of the root and of extensions, with the name of the image it is in; and, where links lead on
+    /// from there, the entries at their ends.
+    #[must_use]
+    pub fn why(&self, path: &str) -> Vec<(&str, &Entry)> {
+        let named = self.extensions.iter().map(|(name, entries)| (name.as_str(), entries));
+        let mut found = Vec::new();
+        for (image, entries) in std::iter::once(("root", &self.root)).chain(named) {
+            let mut path = plain(Path::new("/"), Path::new(path));
+            // As many links the kernel follows.
+            for _ in 0..40 {
+                let Some(entry) = entries.iter().find(|entry| Path::new(&entry.path) == path) else { break };
+                found.push((image, entry));
+                let Some(target) = entry.target.as_deref().filter(|_| entry.kind == "link") else { break };
+                path = plain(path.parent().unwrap_or(Path::new("/")), Path::new(target));
+            }
+        }
+        found
+    }
+
     /// Reads the list beside a manifest.
     pub fn load(dir: &Path) -> Result<Contents, Error> {
         let path = dir.join(FILE);
@@ -140,6 +159,19 @@ fn text(path: &Path) -> io::Result<&str> {
     path.to_str().ok_or_else(|| io::Error::other("its name or target is not UTF-8"))
 }
 
+/// A path as it is written in the list, from the directory that it is relative to.
+fn plain(from: &Path, path: &Path) -> PathBuf {
+    let mut plain = PathBuf::from("/");
+    for part in from.join(path).components() {
+        match part {
+            Component::Normal(name) => plain.push(name),
+            Component::ParentDir => _ = plain.pop(),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    plain
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -174,6 +206,17 @@ mod tests {
         assert_eq!(contents.to_json().lines().filter(|l| l.trim_end_matches(',') == line).count(), 2);
         let tty = contents.root.iter().find(|entry| entry.path == "/tty").unwrap();
         assert_eq!((tty.target.as_deref(), tty.xattrs["user.x"].as_str()), (Some("5:0"), "01ff"));
+    }
+
+    #[test]
+    fn why_follows_links_and_looks_into_every_image() {
+        let contents = Contents::of(&tree(), &[("tools".to_owned(), tree())]).unwrap();
+        let why = |path| -> Vec<_> {
+            contents.why(path).into_iter().map(|(image, entry)| (image, entry.path.as_str())).collect()
+        };
+        assert_eq!(why("/l"), [("root", "/l"), ("root", "/bin/a"), ("tools", "/l"), ("tools", "/bin/a")]);
+        assert_eq!(why("bin/../bin/./a"), [("root", "/bin/a"), ("tools", "/bin/a")]);
+        assert_eq!(why("/none"), []);
     }
 
     #[test]

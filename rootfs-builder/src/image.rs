@@ -20,7 +20,7 @@ use crate::{compose, swap, write};
 
 const AGENT: &str = "husk-agent";
 const KERNEL_CONFIG: &str = "kernel.config";
-const SUMS: &str = "SHA256SUMS";
+pub(crate) const SUMS: &str = "SHA256SUMS";
 
 /// What a set is made of.
 #[derive(Debug)]
@@ -127,6 +127,7 @@ impl Set<'_> {
             kernel_compressed: copy(&kernel.compressed, &base_name(&kernel.compressed))?,
             kernel_config: copy(&kernel.config, KERNEL_CONFIG)?,
             agent: put(AGENT, &self.agent.bytes().map_err(at("read", AGENT))?)?,
+            cmdline: recipe.cmdline.join(" "),
             images: images.collect::<Result<_, _>>()?,
             extensions: extensions.collect::<Result<_, _>>()?,
             documents: vec![put(contents::FILE, contents.to_json().as_bytes())?],
@@ -146,7 +147,7 @@ fn base_name(path: &Path) -> String {
 }
 
 /// What `sha256sum --check` reads; a file that is there under two titles once.
-fn sums(manifest: &Manifest, itself: &Artefact) -> String {
+pub(crate) fn sums(manifest: &Manifest, itself: &Artefact) -> String {
     let all = manifest.artefacts().into_iter().chain([itself]);
     let mut lines: Vec<_> = all.map(|a| format!("{}  {}\n", a.sha256, a.file)).collect();
     lines.sort_by(|a, b| a[64..].cmp(&b[64..]));
@@ -155,10 +156,15 @@ fn sums(manifest: &Manifest, itself: &Artefact) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn made(dir: &Path) -> Image {
+        made_with(dir, &Recipe::load("minimal").unwrap().formats)
+    }
+
+    /// A minimal set, with a kernel and an agent that are none.
+    pub(crate) fn made_with(dir: &Path, formats: &[Format]) -> Image {
         let file = |name: &str| {
             let path = dir.join(name);
             fs::write(&path, name).unwrap();
@@ -174,7 +180,7 @@ mod tests {
         let ingredients = Ingredients {
             recipe: &recipe,
             arch: Arch::X86_64,
-            formats: &recipe.formats,
+            formats,
             kernel: &kernel,
             agent: "agent".into(),
             packages: None,

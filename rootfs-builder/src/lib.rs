@@ -8,8 +8,10 @@
 
 pub mod agent;
 mod command;
+pub mod compare;
 mod compose;
 pub mod contents;
+pub mod diff;
 mod documents;
 mod efi_stub;
 mod elf;
@@ -25,6 +27,7 @@ mod source;
 mod std_source;
 mod swap;
 mod toolchain;
+pub mod verify;
 mod write;
 mod zig;
 

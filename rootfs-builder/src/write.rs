@@ -55,54 +55,93 @@ pub(crate) struct Root<'a> {
 pub(crate) fn image(format: Format, root: &Root<'_>, into: &Path) -> Result<Image, Error> {
     let path = into.join(format.file());
     let mut out = create(&path)?;
-    let (words, verity) = match format {
+    let tree = match format {
         Format::Initrd(compression) => {
             initrd::write(root.tree, TIME, compression, &mut out)?;
-            (vec![], None)
+            None
         }
         Format::Erofs => {
             write_erofs(root.tree, &mut out)?;
-            let verity = append_tree(&mut out, &path, "root", 0, DISK)?;
-            (verified_root("erofs", &verity), Some(verity))
+            Some(append_tree(&mut out, &path)?)
         }
         Format::Squashfs => {
             let compression = squashfs::Compression::Zstd;
             squashfs::write(root.tree, &squashfs::Options { time: TIME.into(), compression }, &mut out)?;
-            let verity = append_tree(&mut out, &path, "root", 0, DISK)?;
-            (verified_root("squashfs", &verity), Some(verity))
+            Some(append_tree(&mut out, &path)?)
         }
         Format::Ext4 => {
             let options = ext4::Options { size: ext4::Size::Free(ROOM), ..ext4_options() };
             ext4::write(root.tree, &options, &mut out)?;
-            let words = [format!("root={DISK}"), "rootfstype=ext4".to_owned(), "rw".to_owned()];
-            (words.to_vec(), None)
+            None
         }
-        Format::Disk(scheme) => {
-            let verity = write_disk(root, scheme, &mut out, into)?;
-            (verified_root("erofs", &verity), Some(verity))
-        }
-        Format::Kata(head) => {
-            let flags = if head == kata::Head::Dax { KATA_DAX_FLAGS } else { KATA_FLAGS };
-            let verity = write_kata(root, head, &mut out, into)?;
-            (flags.map(str::to_owned).to_vec(), Some(verity))
-        }
+        Format::Disk(scheme) => Some(write_disk(root, scheme, &mut out, into)?),
+        Format::Kata(head) => Some(write_kata(root, head, &mut out, into)?),
         Format::Uki => {
             out.write_all(&unified(root)?).map_err(at("write", &path))?;
-            (vec![], None)
+            None
         }
         Format::Oci => {
             write_oci(root, &mut out, into)?;
-            let artefact = Artefact::measure(into, format.file())?;
-            return Ok(Image { format: format.name().to_owned(), artefact, cmdline: None, verity: None });
+            None
         }
     };
     out.flush().map_err(at("write", &path))?;
+    let verity = match (tree, mapping_of(format)) {
+        (Some(hashed), Some(mapping)) => Some(hashed.described(&mapping)?),
+        _ => None,
+    };
     Ok(Image {
         format: format.name().to_owned(),
         artefact: Artefact::measure(into, format.file())?,
-        cmdline: Some([root.cmdline, &words].concat().join(" ")),
+        cmdline: cmdline(format, &root.cmdline.join(" "), verity.as_ref()),
         verity,
     })
+}
+
+/// The command line of a guest that has its root in a format; `common` is what all guests of its recipe have. None for
+/// what no kernel boots from.
+pub(crate) fn cmdline(format: Format, common: &str, verity: Option<&Verity>) -> Option<String> {
+    let verified = |kind: &str| -> Vec<String> {
+        let argument = verity.map(|verity| verity.dm_mod_create.clone());
+        let words = ["root=/dev/dm-0".to_owned(), format!("rootfstype={kind}"), "ro".to_owned()];
+        words.into_iter().chain(argument).collect()
+    };
+    let words = match format {
+        Format::Initrd(_) | Format::Uki => vec![],
+        Format::Erofs | Format::Disk(_) => verified("erofs"),
+        Format::Squashfs => verified("squashfs"),
+        Format::Ext4 => vec![format!("root={DISK}"), "rootfstype=ext4".to_owned(), "rw".to_owned()],
+        Format::Kata(kata::Head::None) => KATA_FLAGS.map(str::to_owned).to_vec(),
+        Format::Kata(kata::Head::Dax) => KATA_DAX_FLAGS.map(str::to_owned).to_vec(),
+        Format::Oci => return None,
+    };
+    let words = std::iter::once(common.to_owned()).chain(words).filter(|word| !word.is_empty());
+    Some(words.collect::<Vec<_>>().join(" "))
+}
+
+/// How a guest gets to the verified root of a format that has one.
+pub(crate) fn mapping_of(format: Format) -> Option<Mapping<'static>> {
+    let (disk, place) = match format {
+        Format::Erofs | Format::Squashfs => (DISK, HashPlace::Appended),
+        Format::Disk(_) | Format::Kata(kata::Head::None) => ("/dev/vda1", HashPlace::Device("/dev/vda2")),
+        Format::Kata(kata::Head::Dax) => ("/dev/pmem0p1", HashPlace::Device("/dev/pmem0p2")),
+        Format::Initrd(_) | Format::Ext4 | Format::Oci | Format::Uki => return None,
+    };
+    Some(mapping("root", 0, disk, place))
+}
+
+/// The same of an extension, which is on the `index`th disk behind the root's.
+pub(crate) fn mapping_of_extension<'a>(name: &'a str, index: u32, disk: &'a str) -> Mapping<'a> {
+    mapping(name, index + 1, disk, HashPlace::Appended)
+}
+
+/// What that disk is called.
+pub(crate) fn disk_of_extension(index: u32) -> String {
+    format!("/dev/vd{}", char::from(b'b' + u8::try_from(index).unwrap_or(u8::MAX).min(24)))
+}
+
+fn mapping<'a>(name: &'a str, minor: u32, data_device: &'a str, hash: HashPlace<'a>) -> Mapping<'a> {
+    Mapping { name, minor, data_device, hash, on_corruption: OnCorruption::Panic }
 }
 
 /// A unified kernel image: it boots what `initrd` boots, from one file.
@@ -128,9 +167,33 @@ pub(crate) fn extension(name: &str, index: u32, tree: &Tree, into: &Path) -> Res
     let path = into.join(&file);
     let mut out = create(&path)?;
     write_erofs(tree, &mut out)?;
-    let disk = format!("/dev/vd{}", char::from(b'b' + u8::try_from(index).unwrap_or(u8::MAX).min(24)));
-    let verity = append_tree(&mut out, &path, name, index + 1, &disk)?;
+    let hashed = append_tree(&mut out, &path)?;
+    let verity = hashed.described(&mapping_of_extension(name, index, &disk_of_extension(index)))?;
     Ok(Extension { name: name.to_owned(), artefact: Artefact::measure(into, &file)?, verity })
+}
+
+/// A hash tree, and where in the file its data and its superblock are.
+struct Hashed {
+    tree: HashTree,
+    data: u64,
+    hashes: u64,
+}
+
+impl Hashed {
+    /// What the manifest says of it.
+    fn described(&self, mapping: &Mapping<'_>) -> Result<Verity, Error> {
+        let superblock = &self.tree.verity.superblock;
+        Ok(Verity {
+            root_hash: self.tree.verity.root.to_string(),
+            salt: superblock.salt.iter().map(|b| format!("{b:02x}")).collect(),
+            uuid: superblock.uuid.to_string(),
+            block_size: BLOCK as u32,
+            data_blocks: superblock.data_blocks,
+            data_offset: self.data,
+            hash_offset: self.hashes,
+            dm_mod_create: mapping.kernel_argument(&self.tree.verity)?,
+        })
+    }
 }
 
 fn create(path: &Path) -> Result<File, Error> {
@@ -149,46 +212,17 @@ fn ext4_options() -> ext4::Options {
 }
 
 /// Hashes what is in a file and puts the hash tree behind it.
-fn append_tree(out: &mut File, path: &Path, name: &str, minor: u32, disk: &str) -> Result<Verity, Error> {
+fn append_tree(out: &mut File, path: &Path) -> Result<Hashed, Error> {
     let tree = verity::build(&mut *out, &verity::Options::default())?;
     let written = out.seek(SeekFrom::End(0)).and_then(|_| out.write_all(&tree.device));
     written.map_err(at("write", path))?;
-    let place = HashPlace::Appended;
-    let data = tree.verity.superblock.data_blocks * BLOCK as u64;
-    described(&tree, &mapping(name, minor, disk, place), 0, data)
-}
-
-fn mapping<'a>(name: &'a str, minor: u32, data_device: &'a str, hash: HashPlace<'a>) -> Mapping<'a> {
-    Mapping { name, minor, data_device, hash, on_corruption: OnCorruption::Panic }
-}
-
-/// What the manifest says of a hash tree; the offsets are those in the file.
-fn described(tree: &HashTree, mapping: &Mapping<'_>, data: u64, hashes: u64) -> Result<Verity, Error> {
-    let superblock = &tree.verity.superblock;
-    Ok(Verity {
-        root_hash: tree.verity.root.to_string(),
-        salt: superblock.salt.iter().map(|b| format!("{b:02x}")).collect(),
-        uuid: superblock.uuid.to_string(),
-        block_size: BLOCK as u32,
-        data_blocks: superblock.data_blocks,
-        data_offset: data,
-        hash_offset: hashes,
-        dm_mod_create: mapping.kernel_argument(&tree.verity)?,
-    })
-}
-
-fn verified_root(kind: &str, verity: &Verity) -> Vec<String> {
-    vec![
-        "root=/dev/dm-0".to_owned(),
-        format!("rootfstype={kind}"),
-        "ro".to_owned(),
-        verity.dm_mod_create.clone(),
-    ]
+    let hashes = tree.verity.superblock.data_blocks * BLOCK as u64;
+    Ok(Hashed { tree, data: 0, hashes })
 }
 
 /// A disk with the root in its first partition and the hash tree in its second, under the names by which systemd's
 /// generators find both.
-fn write_disk(root: &Root<'_>, scheme: Scheme, out: &mut File, into: &Path) -> Result<Verity, Error> {
+fn write_disk(root: &Root<'_>, scheme: Scheme, out: &mut File, into: &Path) -> Result<Hashed, Error> {
     let mut file_system = scratch(into)?;
     write_erofs(root.tree, file_system.as_file_mut())?;
     let tree = verity::build(file_system.as_file_mut(), &verity::Options::default())?;
@@ -205,26 +239,22 @@ fn write_disk(root: &Root<'_>, scheme: Scheme, out: &mut File, into: &Path) -> R
         partition(Role::RootVerity(root.arch), "root-verity", tree.device.clone().into(), tree_name),
     ];
     let written = disk::write(&partitions, scheme, out)?;
-    in_partitions(&tree, &written, "/dev/vda")
+    Ok(in_partitions(tree, &written))
 }
 
-fn write_kata(root: &Root<'_>, head: kata::Head, out: &mut File, into: &Path) -> Result<Verity, Error> {
+fn write_kata(root: &Root<'_>, head: kata::Head, out: &mut File, into: &Path) -> Result<Hashed, Error> {
     let mut file_system = scratch(into)?;
     ext4::write(root.tree, &ext4_options(), file_system.as_file_mut())?;
     let tree = verity::build(file_system.as_file_mut(), &verity::Options::default())?;
     let hashes = Content::from(tree.device.clone());
     let written = kata::write(&content_of(&file_system)?, Some(&hashes), head, out)?;
-    in_partitions(&tree, &written, if head == kata::Head::Dax { "/dev/pmem0p" } else { "/dev/vda" })
+    Ok(in_partitions(tree, &written))
 }
 
-/// Data in the first partition, hashes in the second of the disk called `disk`.
-fn in_partitions(tree: &HashTree, written: &disk::Written, disk: &str) -> Result<Verity, Error> {
-    let [data, hashes] = &written.partitions[..] else {
-        unreachable!("two partitions were written");
-    };
-    let [data_device, hash_device] = [1, 2].map(|number| format!("{disk}{number}"));
-    let mapping = mapping("root", 0, &data_device, HashPlace::Device(&hash_device));
-    described(tree, &mapping, data.start, hashes.start)
+/// Data in the first partition, hashes in the second.
+fn in_partitions(tree: HashTree, written: &disk::Written) -> Hashed {
+    let [data, hashes] = &written.partitions[..] else { unreachable!("two partitions were written") };
+    Hashed { tree, data: data.start, hashes: hashes.start }
 }
 
 /// The layout in one file, as `oci-archive:` of other tools has it: in the order of paths, nobody's, from no time.

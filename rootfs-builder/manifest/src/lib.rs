@@ -45,6 +45,8 @@ pub struct Manifest {
     pub kernel_config: Artefact,
     /// The agent on its own, as it is in every image.
     pub agent: Artefact,
+    /// What any guest of this recipe has on its command line, before what a format adds.
+    pub cmdline: String,
     /// The root file system, once for each format it was written in.
     pub images: Vec<Image>,
     /// Read-only images that can be attached to a VM beside its root.
@@ -306,6 +308,7 @@ mod tests {
             kernel_compressed: measure("bzImage"),
             kernel_config: measure("kernel.config"),
             agent: measure("husk-agent"),
+            cmdline: "console=hvc0".into(),
             images: vec![image("erofs", "rootfs.erofs"), image(INITRD, "initrd.cpio.zst")],
             extensions: vec![],
             documents: vec![],
