@@ -79,3 +79,65 @@ fn text_of(tree: &Tree, path: &str, step: &'static str) -> Result<Option<String>
     let bytes = content.bytes().map_err(|error| wrong(error.to_string()))?;
     String::from_utf8(bytes.to_vec()).map(Some).map_err(|_| wrong("is not text".to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn laid() -> Laid {
+        let origin = Origin::from("package p 1");
+        let mut tree = Tree::new();
+        let unit = "[Install]\nWantedBy=x.target\n";
+        for (path, text) in [
+            ("usr/lib/systemd/system/p.service", unit),
+            ("usr/lib/systemd/system/x.target", "[Unit]\n"),
+            ("usr/lib/sysusers.d/p.conf", "u p\n"),
+        ] {
+            tree.put(path, Node::file(0o644, text, &origin)).unwrap();
+        }
+        tree.put("var/run", Node::directory(0o755, &origin)).unwrap();
+        let status = BTreeMap::from([("base-files".to_owned(), "Package: base-files\n".to_owned())]);
+        Laid { tree, licences: BTreeMap::new(), set_id: Vec::new(), status }
+    }
+
+    #[test]
+    fn every_step_is_done_and_a_failing_one_is_named() {
+        let [enable, mask] = [["p.service".to_owned()], ["getty.target".to_owned()]];
+        let options = Finish {
+            hostname: "husk",
+            default_target: Some("x.target"),
+            enable: &enable,
+            mask: &mask,
+            sysusers: &["u q".to_owned()],
+            ..Finish::default()
+        };
+        let error = finish(laid(), &options).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "finish: scripts: base-files: has no /usr/share/base-files/profile: has the recipe pruned it?"
+        );
+        let mut whole = laid();
+        let profile = Node::file(0o644, "", &Origin::from("package p 1"));
+        whole.tree.put("usr/share/base-files/profile", profile).unwrap();
+        let tree = finish(whole, &options).unwrap();
+        for path in [
+            "etc/.updated",
+            "etc/passwd",
+            "etc/profile",
+            "etc/machine-id",
+            "etc/systemd/system/default.target",
+            "etc/systemd/system/getty.target",
+            "etc/systemd/system/x.target.wants/p.service",
+            "opt",
+            "var/lib/dpkg/status",
+        ] {
+            assert!(tree.get(path).is_some(), "{path}");
+        }
+        let passwd = text_of(&tree, "etc/passwd", "test").unwrap().unwrap();
+        assert_eq!(passwd, "q:x:998:998::/:/usr/sbin/nologin\np:x:999:999::/:/usr/sbin/nologin\n");
+        let foreign = tree.iter().filter(|(_, node)| node.origin.starts_with("the finish")).count();
+        assert!(foreign > 15, "origins tell what a package did not bring");
+    }
+}

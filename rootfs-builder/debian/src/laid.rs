@@ -52,7 +52,7 @@ pub fn lay(packages: &[Package], cache: &Cache, progress: &Progress) -> Result<L
     for (package, unpacked) in &unpacked {
         put_all(&mut tree, &package.origin(), unpacked)?;
         let wrong = |what| Error::Package { package: format!("{} {}", package.name, package.version), what };
-        status.insert(package.name.clone(), crate::status::stanza(unpacked).map_err(wrong)?);
+        status.insert(package.name.clone(), crate::status::stanza(&unpacked.control).map_err(wrong)?);
     }
     let licences = packages.iter().map(|p| (p.name.clone(), copyright::licence(&tree, &p.name))).collect();
     let set_id = set_id_files(&tree);

@@ -20,7 +20,7 @@ const RELEASE_LIMIT: u64 = 4 << 20;
 /// Longer than any list of packages; sid's has 60 MB.
 const PACKAGES_LIMIT: u64 = 256 << 20;
 /// Where a package may be that has left its own suite: every suite that mirrors serve, the likeliest first.
-const SUITES: [&str; 14] = [
+const SUITES: [&str; 12] = [
     "trixie",
     "trixie-security",
     "trixie-updates",
@@ -31,9 +31,7 @@ const SUITES: [&str; 14] = [
     "bookworm-updates",
     "bookworm-proposed-updates",
     "bookworm-backports",
-    "bookworm-backports-sloppy",
     "forky",
-    "forky-proposed-updates",
     "sid",
 ];
 
@@ -85,6 +83,9 @@ impl<'a> Mirror<'a> {
                     Some(there) => return Ok(Package { depends: gone.depends.clone(), ..there.package }),
                     None => tried.push(suite.to_owned()),
                 },
+                Err(Error::Inputs(guest_inputs::Error::Download { absent: true, .. })) => {
+                    tried.push(format!("{suite} (not served)"));
+                }
                 Err(error) => tried.push(format!("{suite} ({error})")),
             }
         }
@@ -112,7 +113,7 @@ impl<'a> Mirror<'a> {
         let fetch = |path: String| guest_inputs::fetch(self.cache, &pin(path), self.progress);
         // By its digest it is the list that was signed, also while the mirror changes; but not every mirror has all.
         let file = fetch(format!("by-hash/SHA256/{}", listed.sha256)).or_else(|error| match error {
-            guest_inputs::Error::Download { .. } => fetch("Packages.xz".to_owned()),
+            guest_inputs::Error::Download { absent: true, .. } => fetch("Packages.xz".to_owned()),
             other => Err(other),
         })?;
         let text = read_whole(&file, whole)?;

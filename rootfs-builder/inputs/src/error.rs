@@ -43,6 +43,8 @@ pub enum Error {
         archive: crate::Archive,
         /// What the mirror, or the network, said.
         cause: String,
+        /// Whether it said that there is no such file, or not any more.
+        absent: bool,
     },
     /// A downloaded file is not the pinned one.
     #[error("download {pin}: /{path}: {what} is {actual}, the pin says {expected}")]

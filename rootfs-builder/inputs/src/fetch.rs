@@ -51,9 +51,10 @@ pub fn fetch_current(
     let base = mirror::base(archive)?;
     let file = Remote { base: &base, archive, path, called: path.to_owned() };
     let task = progress.task(path);
+    task.doing("downloading");
     retried(|| {
         let mut bytes = Vec::new();
-        file.receive(limit, &task, |chunk| {
+        file.receive(limit, |chunk| {
             bytes.extend(chunk);
             Ok(())
         })?;
@@ -78,18 +79,20 @@ fn retried<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error>
     }
 }
 
-/// A full disk stays full; a mirror may recover, and a truncated answer arrive whole the next time.
+/// A full disk stays full, and what is not there does not come; a mirror may recover, and a truncated answer arrive whole the next time.
 fn may_pass(error: &Error) -> bool {
-    matches!(error, Error::Download { .. } | Error::Mismatch { .. })
+    matches!(error, Error::Download { absent: false, .. } | Error::Mismatch { .. })
 }
 
 fn download(base: &str, pin: &Pin, to: &Path, task: &Task) -> Result<(), Error> {
     let remote = Remote { base, archive: pin.archive, path: &pin.path, called: pin.to_string() };
     let mut file = File::create(to).map_err(at("create", to))?;
     let (mut size, mut digest) = (0, Sha256::new());
-    remote.receive(pin.size, task, |chunk| {
+    task.bytes("downloading", 0, pin.size);
+    remote.receive(pin.size, |chunk| {
         size += chunk.len() as u64;
         digest.update(chunk);
+        task.bytes("downloading", size.min(pin.size), pin.size);
         file.write_all(chunk).map_err(at("write", to))
     })?;
     matches_pin(pin, size, &hex(&digest.finalize()))
@@ -107,15 +110,9 @@ struct Remote<'a> {
 impl Remote<'_> {
     /// Gives the file's bytes to `take`, chunk by chunk. One that is longer than expected is not read to its end: the
     /// last chunk is the one that takes it beyond.
-    fn receive(
-        &self,
-        expected: u64,
-        task: &Task,
-        mut take: impl FnMut(&[u8]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        task.bytes("downloading", 0, expected);
+    fn receive(&self, expected: u64, mut take: impl FnMut(&[u8]) -> Result<(), Error>) -> Result<(), Error> {
         let response = agent().get(format!("{}/{}", self.base, self.path)).call();
-        let body = response.map_err(|e| self.failed(e.to_string()))?.into_body();
+        let body = response.map_err(|e| self.refused(&e))?.into_body();
         let chunks = read_aside(body.into_reader());
         let mut size = 0;
         loop {
@@ -130,12 +127,21 @@ impl Remote<'_> {
             if size > expected {
                 return Ok(());
             }
-            task.bytes("downloading", size, expected);
         }
     }
 
+    fn refused(&self, error: &ureq::Error) -> Error {
+        let absent = matches!(error, ureq::Error::StatusCode(404 | 410));
+        self.error(error.to_string(), absent)
+    }
+
     fn failed(&self, cause: String) -> Error {
-        Error::Download { pin: self.called.clone(), path: self.path.to_owned(), archive: self.archive, cause }
+        self.error(cause, false)
+    }
+
+    fn error(&self, cause: String, absent: bool) -> Error {
+        let (pin, path) = (self.called.clone(), self.path.to_owned());
+        Error::Download { pin, path, archive: self.archive, cause, absent }
     }
 }
 
@@ -252,8 +258,9 @@ mod tests {
     #[test]
     fn a_missing_file_is_named() {
         let error = get("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").unwrap_err();
+        assert_eq!(error, "download p 1: /pool/p.deb from the debian mirror: http status: 404");
+        let error = get("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n").unwrap_err();
         assert!(error.starts_with("download p 1: /pool/p.deb from the debian mirror: "), "{error}");
-        assert!(error.contains("404"), "{error}");
     }
 
     #[test]
@@ -286,5 +293,12 @@ mod tests {
             .is_err()
         );
         assert_eq!(tries, 1);
+        let refused = |response| {
+            let dir = tempfile::tempdir().unwrap();
+            let task = Progress::silent().task("t");
+            download(&mirror(response), &pin(), &dir.path().join("f"), &task).unwrap_err()
+        };
+        assert!(!may_pass(&refused("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")));
+        assert!(may_pass(&refused("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")));
     }
 }

@@ -3,14 +3,14 @@ use std::path::{Path, PathBuf};
 use tar::EntryType;
 
 use super::*;
-use crate::unpacked::tests::package;
+use crate::unpacked::tests::{Part, package};
 
 const FILE: EntryType = EntryType::Regular;
 const DIRECTORY: EntryType = EntryType::Directory;
 const LINK: EntryType = EntryType::Symlink;
 
 /// Lays packages that are given by their files.
-fn laid(packages: &[&[(&str, EntryType, &str, &[u8])]]) -> Result<Tree, String> {
+fn laid(packages: &[&[Part<'_>]]) -> Result<Tree, String> {
     let dirs: Vec<_> = packages.iter().map(|_| tempfile::tempdir().unwrap()).collect();
     let apart: Vec<_> = packages.iter().zip(&dirs).map(|(p, dir)| package(p, dir.path()).unwrap()).collect();
     let mut tree = Tree::new();

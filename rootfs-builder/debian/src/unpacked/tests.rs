@@ -1,6 +1,7 @@
 use super::*;
 
-type Part<'a> = (&'a str, EntryType, &'a str, &'a [u8]);
+/// Name, kind, what a link leads to, content.
+pub(crate) type Part<'a> = (&'a str, EntryType, &'a str, &'a [u8]);
 
 const FILE: EntryType = EntryType::Regular;
 const CONTROL: &str = "Package: p\nVersion: 1\n";
