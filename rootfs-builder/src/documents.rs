@@ -50,6 +50,13 @@ impl Sources {
         Ok(Sources { components, inputs: inputs(workspace, recipe, arch, &rustc)? })
     }
 
+    /// The digest of each that has one, by name.
+    pub(crate) fn digests(&self) -> BTreeMap<String, String> {
+        let of_components = self.components.iter().filter_map(Input::of);
+        let all = of_components.chain(self.inputs.iter().cloned());
+        all.map(|input| (input.name, input.digest.sha256().as_str().to_owned())).collect()
+    }
+
     #[cfg(test)]
     pub(crate) fn none() -> Sources {
         Sources { components: Vec::new(), inputs: Vec::new() }

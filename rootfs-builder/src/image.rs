@@ -14,6 +14,7 @@ use kernel_config::Kernel;
 use crate::contents::{self, Contents};
 use crate::documents::{self, Sources};
 use crate::error::{Error, at};
+use crate::expected::Build;
 use crate::format::Format;
 use crate::recipe::Recipe;
 use crate::{compose, swap, write};
@@ -50,14 +51,17 @@ pub struct Image {
     pub dir: PathBuf,
     /// What it holds.
     pub manifest: Manifest,
+    /// Its digests, and those of what it was made of.
+    pub build: Build,
 }
 
 /// Writes the set to `<out>/<arch>/<recipe>`, replacing what is there, or leaving it as it is if anything fails.
 pub fn build_image(ingredients: Ingredients<'_>, out: &Path) -> Result<Image, Error> {
     let Ingredients { recipe, arch, agent, packages, .. } = &ingredients;
-    let packages = match packages {
-        Some((packages, laid)) => documents::packages(packages, &laid.licences)?,
-        None => Vec::new(),
+    let sources = ingredients.sources.clone();
+    let (pins, packages) = match packages {
+        Some((packages, laid)) => (packages.clone(), documents::packages(packages, &laid.licences)?),
+        None => Default::default(),
     };
     let (recipe, arch, agent) = (*recipe, *arch, agent.clone());
     let set = Set {
@@ -66,14 +70,15 @@ pub fn build_image(ingredients: Ingredients<'_>, out: &Path) -> Result<Image, Er
         formats: ingredients.formats,
         kernel: ingredients.kernel,
         efi_stub: ingredients.efi_stub,
-        sources: ingredients.sources,
+        sources: sources.clone(),
         packages,
         extensions: recipe.extensions.iter().map(compose::extension).collect::<Result<_, _>>()?,
         tree: compose::compose(recipe, arch, agent.clone(), ingredients.packages.map(|(_, laid)| laid))?,
         agent,
     };
     let (dir, manifest) = swap::replace(&out.join(arch.name()).join(&recipe.name), |into| set.fill(into))?;
-    Ok(Image { dir, manifest })
+    let build = Build::of(&manifest, &sources, &pins);
+    Ok(Image { dir, manifest, build })
 }
 
 /// All of a set but its files.

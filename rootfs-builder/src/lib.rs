@@ -16,6 +16,7 @@ mod documents;
 mod efi_stub;
 mod elf;
 mod error;
+pub mod expected;
 mod format;
 mod image;
 mod libseccomp;

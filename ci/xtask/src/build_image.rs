@@ -3,16 +3,17 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use guest_arch::Arch;
 use guest_inputs::{Cache, Progress};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use rootfs_builder::agent::{self, Profile};
+use rootfs_builder::expected::Expected;
 use rootfs_builder::{Format, Image, Ingredients, Recipe, Sources, Toolchain, packages, recipe};
 
-use crate::{deps, stage::Stages, workspace};
+use crate::{deps, lock, stage::Stages, workspace};
 
 /// What decides which artefacts come out.
 #[derive(Args, Clone)]
@@ -44,6 +45,9 @@ pub(crate) struct Options {
     /// Directory for the artefacts, which are in <ARCH>/<RECIPE>/ below it
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Write the digests down as those that every other build is to have
+    #[arg(long)]
+    expect: bool,
     /// Install the Debian packages that are missing
     #[arg(long)]
     install_deps: bool,
@@ -53,6 +57,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let packages = [deps::KERNEL, deps::AGENT, &deps::cross(&options.choice.archs)];
     deps::ensure(&packages, options.install_deps)?;
     let out = options.out.clone().unwrap_or_else(workspace::out);
+    let stale = lock::of_pins(false)?;
+    if !stale.is_empty() {
+        stale.iter().for_each(|change| eprintln!("lock: {change}"));
+        if options.choice.locked {
+            bail!("the lock is stale: `cargo xtask lock` brings it up to date");
+        }
+        eprintln!("lock: stale; `cargo xtask lock` brings it up to date");
+    }
     for arch in &options.choice.archs {
         let mut stages = Stages::default();
         let image = build(&options.choice, *arch, Profile::Guest, &out, &mut stages)
@@ -62,20 +74,41 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
         println!("{}", image.dir.display());
         eprint!("{}", stages.table());
+        compare_with_expected(&image, options.expect)?;
     }
     Ok(())
 }
 
+/// A developer's build may differ from the one that is written down: that is said, and is no error.
+fn compare_with_expected(image: &Image, expect: bool) -> Result<()> {
+    let mut expected = Expected::load(&Expected::path())?;
+    for line in expected.differences(&image.manifest, &image.build) {
+        eprintln!("expected: {line}");
+    }
+    if expect {
+        expected.set(&image.manifest, image.build.clone());
+        expected.write(&Expected::path())?;
+    }
+    Ok(())
+}
+
+impl Choice {
+    /// The default recipe for this machine.
+    pub(crate) fn minimal() -> Choice {
+        Choice {
+            archs: vec![Arch::host()],
+            recipe: recipe::DEFAULT.to_owned(),
+            formats: Vec::new(),
+            offline: false,
+            locked: false,
+            jobs: None,
+        }
+    }
+}
+
 /// The default recipe, for commands that need something to boot. What is not meant to ship stays out of `out/`.
 pub(crate) fn minimal(arch: Arch, profile: Profile, stages: &mut Stages) -> Result<Image> {
-    let choice = Choice {
-        archs: vec![arch],
-        recipe: recipe::DEFAULT.to_owned(),
-        formats: Vec::new(),
-        offline: false,
-        locked: false,
-        jobs: None,
-    };
+    let choice = Choice { archs: vec![arch], ..Choice::minimal() };
     let out = match profile {
         Profile::Guest => workspace::out(),
         Profile::Quick => workspace::target().join("quick"),

@@ -76,7 +76,8 @@ fn why(path: &str, image: Option<&Path>) -> Result<()> {
 fn list(out: &Path) -> Result<()> {
     let children = |dir: &Path| -> Result<Vec<PathBuf>> {
         let entries = fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))?;
-        let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+        let mut paths: Vec<_> =
+            entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
         paths.sort();
         Ok(paths)
     };
@@ -92,9 +93,10 @@ fn list(out: &Path) -> Result<()> {
 }
 
 fn line(manifest: &Manifest, dir: &Path) -> String {
-    let images = manifest.images.iter().map(|image| {
-        format!("{} ({:.1} MB)", image.format, image.artefact.size as f64 / 1e6)
-    });
+    let images = manifest
+        .images
+        .iter()
+        .map(|image| format!("{} ({:.1} MB)", image.format, image.artefact.size as f64 / 1e6));
     let images = images.collect::<Vec<_>>().join(", ");
     let Manifest { arch, recipe, variant, kernel_version, .. } = manifest;
     format!("{arch} {recipe}: linux {kernel_version} {variant}; {images}; {}", dir.display())

@@ -27,7 +27,8 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let (manifest, mut findings) = verify::verify(&options.dir)?;
     let digests = manifest.artefacts().len();
-    let trees = manifest.images.iter().filter(|image| image.verity.is_some()).count() + manifest.extensions.len();
+    let trees =
+        manifest.images.iter().filter(|image| image.verity.is_some()).count() + manifest.extensions.len();
     println!("{digests} digests, {trees} hash trees, {} command lines", manifest.images.len());
     if options.rebuild {
         let formats = manifest.images.iter().map(|image| image.format.parse::<Format>());
@@ -48,6 +49,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 fn rebuilt(choice: &Choice, dir: &Path) -> Result<Vec<String>> {
     let out = tempfile::tempdir()?;
-    let image = build_image::build(choice, choice.archs[0], Profile::Guest, out.path(), &mut Stages::default())?;
+    let image =
+        build_image::build(choice, choice.archs[0], Profile::Guest, out.path(), &mut Stages::default())?;
     check_reproducible::compare(dir, &image.dir)
 }
