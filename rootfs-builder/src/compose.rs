@@ -23,6 +23,7 @@ pub(crate) fn compose(
     arch: Arch,
     binary: Content,
     mut packages: Option<Laid>,
+    busybox: Option<&Path>,
 ) -> Result<Tree, Error> {
     let mut tree = match &mut packages {
         Some(laid) => std::mem::take(&mut laid.tree),
@@ -31,6 +32,10 @@ pub(crate) fn compose(
     if let Some(base) = &recipe.base {
         let origin = Origin::from(format!("the base {}", base.said.value));
         oci::add(&mut tree, base, arch, &origin)?;
+    }
+    if let Some(layout) = busybox {
+        oci::add_layout(&mut tree, layout, Some("latest"), arch, &Origin::from("busybox"))
+            .map_err(Error::Busybox)?;
     }
     crate::packages::prune(&mut tree, recipe);
     clear_set_id(&mut tree, &recipe.set_id)?;

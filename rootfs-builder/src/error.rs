@@ -144,6 +144,9 @@ pub enum Error {
         /// What it is instead.
         what: String,
     },
+    /// The image of busybox is not what it should be.
+    #[error("busybox: {0}")]
+    Busybox(String),
     /// There is no EFI for this architecture.
     #[error("uki: there is no EFI stub for {0}: its firmware starts a kernel as it is")]
     NoStub(guest_arch::Arch),

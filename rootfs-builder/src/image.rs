@@ -38,6 +38,8 @@ pub struct Ingredients<'a> {
     pub agent: Content,
     /// The recipe's packages, and the same taken apart.
     pub packages: Option<(Vec<Package>, Laid)>,
+    /// The layout of busybox, if the recipe has it.
+    pub busybox: Option<PathBuf>,
     /// What a unified kernel image begins with, if one is to be written.
     pub efi_stub: Option<PathBuf>,
     /// What kernel and agent were made of.
@@ -73,7 +75,10 @@ pub fn build_image(ingredients: Ingredients<'_>, out: &Path) -> Result<Image, Er
         sources: sources.clone(),
         packages,
         extensions: recipe.extensions.iter().map(compose::extension).collect::<Result<_, _>>()?,
-        tree: compose::compose(recipe, arch, agent.clone(), ingredients.packages.map(|(_, laid)| laid))?,
+        tree: {
+            let laid = ingredients.packages.map(|(_, laid)| laid);
+            compose::compose(recipe, arch, agent.clone(), laid, ingredients.busybox.as_deref())?
+        },
         agent,
     };
     let (dir, manifest) = swap::replace(&out.join(arch.name()).join(&recipe.name), |into| set.fill(into))?;
@@ -189,6 +194,7 @@ pub(crate) mod tests {
             kernel: &kernel,
             agent: "agent".into(),
             packages: None,
+            busybox: None,
             efi_stub: None,
             sources: Sources::none(),
         };

@@ -155,9 +155,19 @@ pub(crate) fn build(
         let sources = Sources::collect(&workspace, &recipe, &toolchain, &kernel.version, choice.offline)?;
         let wants_efi = formats.contains(&Format::Uki);
         let efi_stub = wants_efi.then(|| rootfs_builder::efi_stub(&cache, arch, &progress)).transpose()?;
-        let kernel = &kernel;
-        let ingredients =
-            Ingredients { recipe: &recipe, arch, formats, kernel, agent, packages, efi_stub, sources };
+        let busybox =
+            recipe.busybox.then(|| rootfs_builder::demo_image(&cache, arch, &progress)).transpose()?;
+        let ingredients = Ingredients {
+            recipe: &recipe,
+            arch,
+            formats,
+            kernel: &kernel,
+            agent,
+            packages,
+            busybox,
+            efi_stub,
+            sources,
+        };
         Ok(rootfs_builder::build_image(ingredients, out)?)
     })
 }

@@ -20,6 +20,7 @@ pub(super) struct Form {
     pub(super) cmdline: Vec<Spanned<String>>,
     pub(super) cmdline_without: Vec<Spanned<String>>,
     pub(super) base: Option<Spanned<String>>,
+    pub(super) busybox: Option<bool>,
     pub(super) packages: Option<PackagesForm>,
     pub(super) prune: Vec<Spanned<String>>,
     pub(super) keep: Vec<Spanned<String>>,

@@ -54,6 +54,8 @@ pub struct Recipe {
     pub cmdline: Vec<String>,
     /// What the first files come from.
     pub base: Option<Base>,
+    /// Whether Debian's static busybox is in it, with a link for each of its names.
+    pub busybox: bool,
     /// Debian packages.
     pub packages: Packages,
     /// What is taken out of base and packages; `*` stands for any text, `?` for one character.
@@ -197,6 +199,7 @@ fn resolve(chain: Vec<(Source, Form)>) -> Result<Recipe, Error> {
         formats: Vec::new(),
         cmdline: Vec::new(),
         base: None,
+        busybox: false,
         packages: Packages::default(),
         prune: Vec::new(),
         keep: Vec::new(),
@@ -288,6 +291,7 @@ impl Recipe {
         if let Some(base) = &form.base {
             self.base = Some(Base::new(source, base)?);
         }
+        self.busybox = form.busybox.unwrap_or(self.busybox);
         if let Some(packages) = &form.packages {
             if let Some(suites) = &packages.suites {
                 self.packages.suites = source.all("packages.suites", suites);

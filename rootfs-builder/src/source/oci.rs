@@ -58,27 +58,36 @@ struct Platform {
 
 /// Puts the files of a base's image for `arch` into the tree.
 pub(crate) fn add(tree: &mut Tree, base: &Base, arch: Arch, origin: &Origin) -> Result<(), Error> {
-    let mut apply = || {
-        let mut content = 0;
-        for layer in layers(base, arch)? {
-            let archive = unpacked(&layer, blob(&base.layout, &layer, u64::MAX)?)?;
-            put_layer(tree, &archive, origin, &mut content)
-                .map_err(|what| format!("layer {}: {what}", layer.digest))?;
-        }
-        Ok(())
-    };
-    apply().map_err(|what: String| base.said.place.wrong(what).into())
+    let added = add_layout(tree, &base.layout, base.reference.as_deref(), arch, origin);
+    added.map_err(|what| base.said.place.wrong(what).into())
+}
+
+/// The same of a layout that no recipe names; the error is the rest of a sentence about it.
+pub(crate) fn add_layout(
+    tree: &mut Tree,
+    layout: &Path,
+    reference: Option<&str>,
+    arch: Arch,
+    origin: &Origin,
+) -> Result<(), String> {
+    let mut content = 0;
+    for layer in layers(layout, reference, arch)? {
+        let archive = unpacked(&layer, blob(layout, &layer, u64::MAX)?)?;
+        put_layer(tree, &archive, origin, &mut content)
+            .map_err(|what| format!("layer {}: {what}", layer.digest))?;
+    }
+    Ok(())
 }
 
 /// The layers of the image that is meant, the lowest first.
-fn layers(base: &Base, arch: Arch) -> Result<Vec<Descriptor>, String> {
-    let index = base.layout.join("index.json");
+fn layers(layout: &Path, reference: Option<&str>, arch: Arch) -> Result<Vec<Descriptor>, String> {
+    let index = layout.join("index.json");
     let file = File::open(&index).map_err(|e| format!("cannot open {}: {e}", index.display()))?;
     let document: Document = json("index.json", &read_up_to(file, MAX_DOCUMENT)?)?;
     let mut candidates = document.manifests.ok_or("index.json has no list of manifests")?;
     let names: Vec<_> = candidates.iter().filter_map(|d| d.annotations.get(REF_NAME)).cloned().collect();
-    match &base.reference {
-        Some(name) => candidates.retain(|d| d.annotations.get(REF_NAME) == Some(name)),
+    match reference {
+        Some(name) => candidates.retain(|d| d.annotations.get(REF_NAME).is_some_and(|of| of == name)),
         None if names.iter().any(|name| *name != names[0]) => {
             return Err(format!("it has several images: say one of {}", names.join(", ")));
         }
@@ -87,7 +96,7 @@ fn layers(base: &Base, arch: Arch) -> Result<Vec<Descriptor>, String> {
     if candidates.is_empty() {
         return Err(format!("it has no such image; it has {}", names.join(", ")));
     }
-    let found = search(&base.layout, candidates, arch, DEPTH)?;
+    let found = search(layout, candidates, arch, DEPTH)?;
     found.ok_or_else(|| format!("it has no image for linux/{}", arch.row().oci))
 }
 
