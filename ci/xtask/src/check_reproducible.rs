@@ -218,17 +218,19 @@ fn share(from: &Path, to: &Path, user: Option<u32>) -> Result<()> {
         }
         for entry in fs::read_dir(from).with_context(|| format!("cannot list {}", from.display()))? {
             let name = entry?.file_name();
-            let is_half =
-                name.to_string_lossy().starts_with('.') && name.to_string_lossy().contains(".half-");
-            let is_lock = name.to_string_lossy().ends_with(".lock")
-                && metadata.is_dir()
-                && from.join(&name).metadata().is_ok_and(|m| m.len() == 0);
-            if !is_half && !is_lock {
+            let text = name.to_string_lossy();
+            // What somebody is at work on, and the locks of that.
+            if !(text.starts_with('.') && (text.contains(".half-") || text.ends_with(".lock"))) {
                 share(&from.join(&name), &to.join(&name), user)?;
             }
         }
-    } else if fs::hard_link(from, to).is_err() {
-        fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
+    } else {
+        // Some crates come with files that are their owner's alone.
+        let readable = user.is_none() || metadata.permissions().mode() & 0o004 != 0;
+        if !readable || fs::hard_link(from, to).is_err() {
+            fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
+            chown(to, user, user)?;
+        }
     }
     Ok(())
 }

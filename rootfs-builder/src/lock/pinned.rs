@@ -24,7 +24,7 @@ pub fn pinned(workspace: &Path) -> Result<Vec<Input>, Error> {
         inputs.push(fetched("package", &pin));
     }
     inputs.extend(zig::wheels().into_iter().map(|wheel| Input {
-        kind: "program".to_owned(),
+        kind: "wheel".to_owned(),
         name: wheel.name,
         version: wheel.version,
         from: "PyPI, by rootfs-builder/requirements.txt".to_owned(),
