@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use agent_api::agent::Storage;
 use agent_api::paths;
+use guest_arch::Arch;
 
 use crate::process::{Process, Watch};
 use crate::program::find_program;
@@ -17,13 +18,25 @@ use crate::sys::FIRST_PASSED_FD;
 /// Which file system carries the directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
-    /// virtio-fs if a virtiofsd is found, else 9p.
+    /// virtio-fs if a virtiofsd is found and the guest is of this machine's architecture, else 9p.
     #[default]
     Auto,
     /// virtio-fs or nothing.
     Virtiofs,
     /// 9p.
     NineP,
+}
+
+impl Kind {
+    /// What it comes to between a host and a guest. virtio-fs hands the guest's requests on as they are, in its byte order
+    /// and with its numbers for open(2), which differ between architectures; 9p has numbers and an order of its own.
+    fn between(self, host: Arch, guest: Arch) -> Result<Kind, Error> {
+        match self {
+            _ if host == guest => Ok(self),
+            Kind::Virtiofs => Err(Error::Foreign(guest)),
+            Kind::Auto | Kind::NineP => Ok(Kind::NineP),
+        }
+    }
 }
 
 impl FromStr for Kind {
@@ -48,6 +61,9 @@ pub enum Error {
     /// virtio-fs was asked for and there is no daemon.
     #[error("virtiofsd: not found in /usr/lib/qemu, /usr/libexec or PATH")]
     NotFound,
+    /// virtio-fs was asked for, and the two sides would not understand each other.
+    #[error("virtio-fs is for guests of this machine's architecture, which {0} is not; use 9p")]
+    Foreign(Arch),
     /// The daemon's socket or the daemon itself cannot be started.
     #[error("{}", .0.display())]
     Start(PathBuf, #[source] io::Error),
@@ -79,8 +95,9 @@ struct Daemon {
 }
 
 impl Share {
-    /// Prepares to share `dir`; sockets and logs go to `state`.
-    pub(crate) fn start(dir: &Path, kind: Kind, state: &Path) -> Result<Share, Error> {
+    /// Prepares to share `dir` with a guest; sockets and logs go to `state`.
+    pub(crate) fn start(dir: &Path, kind: Kind, guest: Arch, state: &Path) -> Result<Share, Error> {
+        let kind = kind.between(Arch::host(), guest)?;
         let dir = dir.canonicalize().map_err(|e| Error::Directory(dir.to_path_buf(), e))?;
         std::fs::read_dir(&dir).map_err(|e| Error::Directory(dir.clone(), e))?;
         let daemon = match kind {
@@ -194,15 +211,25 @@ mod tests {
     #[test]
     fn a_missing_directory_is_named() {
         let state = tempfile::tempdir().unwrap();
-        let error = Share::start(Path::new("/no/such/dir"), Kind::Auto, state.path()).unwrap_err();
+        let error =
+            Share::start(Path::new("/no/such/dir"), Kind::Auto, Arch::host(), state.path()).unwrap_err();
         assert_eq!(error.to_string(), "/no/such/dir");
         assert_eq!(std::fs::read_dir(state.path()).unwrap().count(), 0);
     }
 
     #[test]
+    fn a_guest_of_another_architecture_gets_9p() {
+        let between = |kind: Kind, guest| kind.between(Arch::X86_64, guest).map_err(|e| e.to_string());
+        assert_eq!(between(Kind::Auto, Arch::X86_64), Ok(Kind::Auto));
+        assert_eq!(between(Kind::Auto, Arch::Aarch64), Ok(Kind::NineP));
+        assert_eq!(between(Kind::Virtiofs, Arch::X86_64), Ok(Kind::Virtiofs));
+        assert!(between(Kind::Virtiofs, Arch::S390x).unwrap_err().contains("s390x is not; use 9p"));
+    }
+
+    #[test]
     fn ninep_needs_no_daemon() {
         let state = tempfile::tempdir().unwrap();
-        let share = Share::start(state.path(), Kind::NineP, state.path()).unwrap();
+        let share = Share::start(state.path(), Kind::NineP, Arch::host(), state.path()).unwrap();
         let storage = share.storage("/run/x");
         assert_eq!((storage.driver.as_str(), storage.fstype.as_str()), ("9p", "9p"));
         assert_eq!(storage.mount_point, "/run/x");

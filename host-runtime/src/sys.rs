@@ -67,8 +67,9 @@ pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-const KVM_GET_API_VERSION: libc::c_ulong = 0xae00;
-const KVM_CREATE_VM: libc::c_ulong = 0xae01;
+// Not plain numbers: POWER marks a request without an argument by a bit of its own.
+const KVM_GET_API_VERSION: libc::c_ulong = nix::request_code_none!(0xae, 0x00);
+const KVM_CREATE_VM: libc::c_ulong = nix::request_code_none!(0xae, 0x01);
 
 /// Whether `/dev/kvm` speaks the one stable version of its interface and gives us a VM.
 pub(crate) fn kvm_creates_a_vm(kvm: &File) -> bool {

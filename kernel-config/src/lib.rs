@@ -30,6 +30,7 @@ use guest_inputs::{Cache, Key, Progress};
 pub use error::Error;
 pub use fragment::{Mismatch, check};
 use make::Make;
+pub use make::tools;
 use source::Pinned;
 
 /// Change it when this crate makes something else of the same inputs.
@@ -77,6 +78,11 @@ pub fn build(cache: &Cache, arch: Arch, progress: &Progress) -> Result<Kernel, E
         source::remove(into)
     })?;
     Ok(kernel_in(&entry, arch, pinned))
+}
+
+/// The package that the source of every kernel is in.
+pub fn source_pin() -> Result<guest_inputs::Pin, Error> {
+    Ok(source::pinned()?.source)
 }
 
 /// The fragments are read where this crate's sources are: a person edits them, no list names them.

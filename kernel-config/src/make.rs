@@ -115,7 +115,7 @@ impl Make {
 }
 
 /// What the compiler and the linker call themselves: inputs of every kernel they make.
-pub(crate) fn tools(arch: Arch) -> Result<String, Error> {
+pub fn tools(arch: Arch) -> Result<String, Error> {
     let first_line = |program: &str| {
         let program = format!("{}{program}", cross_compile(arch));
         let output = bare(&program).arg("--version").output();

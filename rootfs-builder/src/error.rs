@@ -11,12 +11,67 @@ pub enum Error {
     /// The ramdisk could not be written.
     #[error(transparent)]
     Initrd(#[from] initrd::Error),
+    /// Something does not go into the root file system.
+    #[error(transparent)]
+    Tree(#[from] guest_tree::Error),
     /// The kernel could not be built.
     #[error(transparent)]
     Kernel(#[from] kernel_config::Error),
     /// The manifest could not be written.
     #[error(transparent)]
     Manifest(#[from] guest_manifest::Error),
+    /// A lock file is none, or not of this version.
+    #[error("lock {}: {what}", path.display())]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A lock file does not fit, and must be taken as it is.
+    #[error("lock {}: {what}; `cargo xtask lock` brings it up to date", path.display())]
+    Stale {
+        /// The file.
+        path: PathBuf,
+        /// What has changed.
+        what: String,
+    },
+    /// A bill of material could not be written.
+    #[error(transparent)]
+    Sbom(#[from] guest_sbom::Error),
+    /// An image could not be written.
+    #[error(transparent)]
+    Format(#[from] guest_formats::Error),
+    /// Packages could not be resolved, fetched or unpacked.
+    #[error(transparent)]
+    Debian(#[from] guest_debian::Error),
+    /// The recipe is wrong, or asks for what is not there.
+    #[error(transparent)]
+    Recipe(#[from] crate::recipe::Error),
+    /// Something in a directory is no part of any image.
+    #[error("{} is {what}, which no image is made of", path.display())]
+    Unwanted {
+        /// What.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// Something of an image cannot be listed.
+    #[error("cannot list /{}", path.display())]
+    Content {
+        /// In the image.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// One of the documents beside a manifest is not what it should be.
+    #[error("{}: {source}", path.display())]
+    Document {
+        /// Which.
+        path: PathBuf,
+        /// Where it stops making sense.
+        source: serde_json::Error,
+    },
     /// A step on a file or directory failed.
     #[error("cannot {step} {}", path.display())]
     File {
@@ -89,6 +144,12 @@ pub enum Error {
         /// What it is instead.
         what: String,
     },
+    /// The image of busybox is not what it should be.
+    #[error("busybox: {0}")]
+    Busybox(String),
+    /// There is no EFI for this architecture.
+    #[error("uki: there is no EFI stub for {0}: its firmware starts a kernel as it is")]
+    NoStub(guest_arch::Arch),
     /// There is no pin for this architecture.
     #[error("demo image: rootfs-builder/demo.toml has no busybox for {0}")]
     NoBusybox(guest_arch::Arch),

@@ -1,27 +1,50 @@
-//! The minimal image: a kernel, a ramdisk that holds the agent and nothing else, and the manifest that names both.
+//! The set of artefacts of one recipe for one architecture: everything that was made or found before is joined here, and
+//! put in the place of what an earlier build left.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use guest_inputs::{Cache, Progress};
+use guest_arch::Arch;
+use guest_debian::{Laid, Package};
 use guest_manifest::{Artefact, Manifest};
-use initrd::Initrd;
+use guest_sbom::Component;
+use guest_tree::{Content, Tree};
 use kernel_config::Kernel;
 
-use crate::{
-    error::{Error, at},
-    swap,
-};
+use crate::contents::{self, Contents};
+use crate::documents::{self, Sources};
+use crate::error::{Error, at};
+use crate::expected::Build;
+use crate::format::Format;
+use crate::recipe::Recipe;
+use crate::{compose, swap, write};
 
-const INITRD: &str = "initrd.cpio.zst";
 const AGENT: &str = "husk-agent";
-const SUMS: &str = "SHA256SUMS";
+const KERNEL_CONFIG: &str = "kernel.config";
+pub(crate) const SUMS: &str = "SHA256SUMS";
 
-/// What this kernel and this ramdisk need: a console on the first virtio console, a panic that ends the VM at once instead
-/// of leaving it hanging, and the agent's log on its port.
-const CMDLINE: &str = "quiet console=hvc0 panic=-1 agent.log_vport=1025";
+/// What a set is made of.
+#[derive(Debug)]
+pub struct Ingredients<'a> {
+    /// What somebody wants.
+    pub recipe: &'a Recipe,
+    /// For which machines.
+    pub arch: Arch,
+    /// The formats to write.
+    pub formats: &'a [Format],
+    /// The kernel of the recipe's variant.
+    pub kernel: &'a Kernel,
+    /// The agent's binary.
+    pub agent: Content,
+    /// The recipe's packages, and the same taken apart.
+    pub packages: Option<(Vec<Package>, Laid)>,
+    /// The layout of busybox, if the recipe has it.
+    pub busybox: Option<PathBuf>,
+    /// What a unified kernel image begins with, if one is to be written.
+    pub efi_stub: Option<PathBuf>,
+    /// What kernel and agent were made of.
+    pub sources: Sources,
+}
 
 /// A finished set of artefacts.
 #[derive(Debug)]
@@ -30,55 +53,103 @@ pub struct Image {
     pub dir: PathBuf,
     /// What it holds.
     pub manifest: Manifest,
+    /// Its digests, and those of what it was made of.
+    pub build: Build,
 }
 
-/// Makes the image from a built agent and writes it to `<out>/<arch>/minimal`, replacing what is there. The kernel comes
-/// from the cache, or is built now.
-pub fn build_image(
-    cache: &Cache,
-    arch: guest_arch::Arch,
-    agent: &Path,
-    out: &Path,
-    progress: &Progress,
-) -> Result<Image, Error> {
-    let kernel = kernel_config::build(cache, arch, progress)?;
-    let ramdisk = initrd::compress(&ramdisk(fs::read(agent).map_err(at("read", agent))?)?)?;
-    let mut written = None;
-    let dir = swap::replace(&out.join(arch.name()).join("minimal"), |into| {
-        let manifest = fill(into, arch.name(), &kernel, &ramdisk, agent)?;
-        written = Some(manifest);
-        Ok(())
-    })?;
-    Ok(Image { dir, manifest: written.expect("the directory was filled") })
-}
-
-/// The kernel opens /dev/console for PID 1 before anything could mount a /dev.
-fn ramdisk(agent: Vec<u8>) -> Result<Vec<u8>, initrd::Error> {
-    Initrd::new().file("/init", 0o755, agent)?.char_device("/dev/console", 0o600, 5, 1)?.to_cpio()
-}
-
-fn fill(into: &Path, arch: &str, kernel: &Kernel, ramdisk: &[u8], agent: &Path) -> Result<Manifest, Error> {
-    let copy = |from: &Path, name: &str| -> Result<Artefact, Error> {
-        let to = into.join(name);
-        fs::copy(from, &to).map_err(at("copy", from))?;
-        Ok(Artefact::measure(into, name)?)
+/// Writes the set to `<out>/<arch>/<recipe>`, replacing what is there, or leaving it as it is if anything fails.
+pub fn build_image(ingredients: Ingredients<'_>, out: &Path) -> Result<Image, Error> {
+    let Ingredients { recipe, arch, agent, packages, .. } = &ingredients;
+    let sources = ingredients.sources.clone();
+    let (pins, packages) = match packages {
+        Some((packages, laid)) => (packages.clone(), documents::packages(packages, &laid.licences)?),
+        None => Default::default(),
     };
-    let path = into.join(INITRD);
-    fs::write(&path, ramdisk).map_err(at("write", &path))?;
-    let manifest = Manifest {
-        version: guest_manifest::VERSION,
-        arch: arch.to_owned(),
-        kernel_version: kernel.version.clone(),
-        kernel: copy(&kernel.image, &base_name(&kernel.image))?,
-        kernel_compressed: copy(&kernel.compressed, &base_name(&kernel.compressed))?,
-        initrd: Artefact::measure(into, INITRD)?,
-        agent: copy(agent, AGENT)?,
-        cmdline: CMDLINE.to_owned(),
+    let (recipe, arch, agent) = (*recipe, *arch, agent.clone());
+    let set = Set {
+        recipe,
+        arch,
+        formats: ingredients.formats,
+        kernel: ingredients.kernel,
+        efi_stub: ingredients.efi_stub,
+        sources: sources.clone(),
+        packages,
+        extensions: recipe.extensions.iter().map(compose::extension).collect::<Result<_, _>>()?,
+        tree: {
+            let laid = ingredients.packages.map(|(_, laid)| laid);
+            compose::compose(recipe, arch, agent.clone(), laid, ingredients.busybox.as_deref())?
+        },
+        agent,
     };
-    manifest.write(into)?;
-    let path = into.join(SUMS);
-    fs::write(&path, sums(&manifest)).map_err(at("write", &path))?;
-    Ok(manifest)
+    let (dir, manifest) = swap::replace(&out.join(arch.name()).join(&recipe.name), |into| set.fill(into))?;
+    let build = Build::of(&manifest, &sources, &pins);
+    Ok(Image { dir, manifest, build })
+}
+
+/// All of a set but its files.
+struct Set<'a> {
+    recipe: &'a Recipe,
+    arch: Arch,
+    formats: &'a [Format],
+    kernel: &'a Kernel,
+    agent: Content,
+    tree: Tree,
+    extensions: Vec<(String, Tree)>,
+    efi_stub: Option<PathBuf>,
+    sources: Sources,
+    packages: Vec<Component>,
+}
+
+impl Set<'_> {
+    /// Writes the files of the set, those that say something of others last.
+    fn fill(self, into: &Path) -> Result<Manifest, Error> {
+        let Set { recipe, kernel, .. } = self;
+        let copy = |from: &Path, name: &str| -> Result<Artefact, Error> {
+            let to = into.join(name);
+            fs::copy(from, &to).map_err(at("copy", from))?;
+            Ok(Artefact::measure(into, name)?)
+        };
+        let put = |name: &str, bytes: &[u8]| -> Result<Artefact, Error> {
+            let path = into.join(name);
+            fs::write(&path, bytes).map_err(at("write", &path))?;
+            Ok(Artefact::measure(into, name)?)
+        };
+        let root = write::Root {
+            tree: &self.tree,
+            arch: self.arch,
+            cmdline: &recipe.cmdline,
+            name: &recipe.name,
+            kernel,
+            efi_stub: self.efi_stub.as_deref(),
+        };
+        let images = self.formats.iter().map(|format| write::image(*format, &root, into));
+        let extensions = (0..).zip(&self.extensions);
+        let extensions = extensions.map(|(index, (name, tree))| write::extension(name, index, tree, into));
+        let contents = Contents::of(&self.tree, &self.extensions)?;
+        let mut manifest = Manifest {
+            version: guest_manifest::VERSION,
+            arch: self.arch.name().to_owned(),
+            recipe: recipe.name.clone(),
+            variant: recipe.variant.clone(),
+            features: recipe.agent.features.clone(),
+            kernel_version: kernel.version.clone(),
+            kernel: copy(&kernel.image, &base_name(&kernel.image))?,
+            kernel_compressed: copy(&kernel.compressed, &base_name(&kernel.compressed))?,
+            kernel_config: copy(&kernel.config, KERNEL_CONFIG)?,
+            agent: put(AGENT, &self.agent.bytes().map_err(at("read", AGENT))?)?,
+            cmdline: recipe.cmdline.join(" "),
+            images: images.collect::<Result<_, _>>()?,
+            extensions: extensions.collect::<Result<_, _>>()?,
+            documents: vec![put(contents::FILE, contents.to_json().as_bytes())?],
+        };
+        for (name, bytes) in documents::about(&manifest, &contents, &self.sources, self.packages)? {
+            manifest.documents.push(put(name, &bytes)?);
+        }
+        manifest.write(into)?;
+        let itself = Artefact::measure(into, guest_manifest::FILE)?;
+        put(SUMS, sums(&manifest, &itself).as_bytes())?;
+        Ok(manifest)
+    }
 }
 
 fn base_name(path: &Path) -> String {
@@ -86,18 +157,24 @@ fn base_name(path: &Path) -> String {
 }
 
 /// What `sha256sum --check` reads; a file that is there under two titles once.
-fn sums(manifest: &Manifest) -> String {
-    let mut lines: Vec<_> = manifest.artefacts().map(|a| format!("{}  {}\n", a.sha256, a.file)).into();
+pub(crate) fn sums(manifest: &Manifest, itself: &Artefact) -> String {
+    let all = manifest.artefacts().into_iter().chain([itself]);
+    let mut lines: Vec<_> = all.map(|a| format!("{}  {}\n", a.sha256, a.file)).collect();
     lines.sort_by(|a, b| a[64..].cmp(&b[64..]));
     lines.dedup();
     lines.concat()
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn made(dir: &Path) -> Manifest {
+    fn made(dir: &Path) -> Image {
+        made_with(dir, &Recipe::load("minimal").unwrap().formats)
+    }
+
+    /// A minimal set, with a kernel and an agent that are none.
+    pub(crate) fn made_with(dir: &Path, formats: &[Format]) -> Image {
         let file = |name: &str| {
             let path = dir.join(name);
             fs::write(&path, name).unwrap();
@@ -109,36 +186,69 @@ mod tests {
             config: file("config"),
             version: "6.12.1".into(),
         };
-        let into = dir.join("out");
-        fs::create_dir(&into).unwrap();
-        fill(&into, "x86_64", &kernel, b"ramdisk", &file("agent")).unwrap()
+        let recipe = Recipe::load("minimal").unwrap();
+        let ingredients = Ingredients {
+            recipe: &recipe,
+            arch: Arch::X86_64,
+            formats,
+            kernel: &kernel,
+            agent: "agent".into(),
+            packages: None,
+            busybox: None,
+            efi_stub: None,
+            sources: Sources::none(),
+        };
+        build_image(ingredients, &dir.join("out")).unwrap()
     }
 
     #[test]
     fn the_host_runtime_can_read_it() {
         let dir = tempfile::tempdir().unwrap();
-        let written = made(dir.path());
-        assert_eq!(Manifest::load(&dir.path().join("out")).unwrap(), written);
-        assert_eq!(written.kernel.file, "vmlinux");
-        assert_eq!(written.agent.size, 5);
+        let image = made(dir.path());
+        assert_eq!(image.dir, dir.path().join("out/x86_64/minimal"));
+        assert_eq!(Manifest::load(&image.dir).unwrap(), image.manifest);
+        assert_eq!(image.manifest.kernel.file, "vmlinux");
+        assert_eq!(image.manifest.agent.size, 5);
+        assert_eq!(
+            image.manifest.initrd(&image.dir).unwrap().cmdline.as_deref(),
+            Some("quiet console=hvc0 panic=-1 agent.log_vport=1025")
+        );
     }
 
     #[test]
     fn the_sums_are_sorted_and_complete() {
         let dir = tempfile::tempdir().unwrap();
-        made(dir.path());
-        let text = fs::read_to_string(dir.path().join("out").join(SUMS)).unwrap();
-        let names: Vec<_> = text.lines().map(|l| l.split_once("  ").unwrap().1).collect();
-        assert_eq!(names, ["bzImage", "husk-agent", "initrd.cpio.zst", "vmlinux"]);
+        let image = made(dir.path());
+        let text = fs::read_to_string(image.dir.join(SUMS)).unwrap();
+        let named: Vec<_> = text.lines().map(|l| l.split_once("  ").unwrap().1.to_owned()).collect();
+        let entries =
+            fs::read_dir(&image.dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let mut there: Vec<_> = entries.filter(|name| name != SUMS).collect();
+        there.sort();
+        assert_eq!(named, there);
         assert!(text.lines().all(|l| l.find(' ') == Some(64)));
     }
 
     #[test]
-    fn the_ramdisk_holds_the_agent_and_a_console() {
-        let cpio = ramdisk(b"agent".to_vec()).unwrap();
-        let text = String::from_utf8_lossy(&cpio);
-        assert!(text.contains("init\0"));
-        assert!(text.contains("dev/console\0"));
-        assert_eq!(text.matches("070701").count(), 4, "/dev, /dev/console, /init and the trailer");
+    fn the_minimal_root_is_the_agent_and_where_it_mounts() {
+        let dir = tempfile::tempdir().unwrap();
+        let contents = Contents::load(&made(dir.path()).dir).unwrap();
+        let lines: Vec<_> =
+            contents.root.iter().map(|e| format!("{} {} {}", e.path, e.mode, e.origin)).collect();
+        assert_eq!(
+            lines,
+            [
+                "/ 0755 every image",
+                "/dev 0755 the recipe minimal",
+                "/dev/console 0600 the recipe minimal",
+                "/init 0777 the agent",
+                "/proc 0555 the recipe minimal",
+                "/run 0755 the recipe minimal",
+                "/sbin 0755 the agent",
+                "/sbin/init 0755 the agent",
+                "/sys 0555 the recipe minimal",
+                "/tmp 1777 the recipe minimal",
+            ]
+        );
     }
 }

@@ -103,7 +103,7 @@ fn target_of(arch: Arch) -> String {
     format!("{cpu}-linux-musl")
 }
 
-fn pin() -> Result<Pin, Error> {
+pub(crate) fn pin() -> Result<Pin, Error> {
     toml::from_str(PIN).map_err(|e| Error::PinFile { file: FILE, source: Box::new(e) })
 }
 

@@ -65,7 +65,9 @@ pub(crate) fn sysroot(
         unpack_deb(&deb, &source)?;
         let library = source.join(format!("usr/src/rustc-{}/library", rustc.release));
         let target = into.join("target");
-        command::run("std", &mut build_command(&library, &target, triple), &task)?;
+        let mut cargo = build_command(&library, &target, triple);
+        cargo.args(cache.is_offline().then_some("--offline"));
+        command::run("std", &mut cargo, &task)?;
         let libraries = target.join(triple).join("release/deps");
         install(&libraries, &into.join("lib/rustlib").join(triple).join("lib"), triple)?;
         for scratch in [source, target] {
@@ -113,8 +115,22 @@ fn install(from: &Path, to: &Path, triple: &'static str) -> Result<(), Error> {
     if has_std { Ok(()) } else { Err(Error::NoStd { triple, library: "libstd" }) }
 }
 
+/// All that are pinned, one for each rustc.
+pub(crate) fn pins() -> Result<Vec<Pin>, Error> {
+    Ok(parse(PINS)?.sources.into_iter().map(|source| source.pin).collect())
+}
+
+/// The one for a rustc.
+pub(crate) fn pin_for(release: &str, triple: &'static str) -> Result<Pin, Error> {
+    choose(PINS, release, triple)
+}
+
+fn parse(pins: &str) -> Result<Pins, Error> {
+    toml::from_str(pins).map_err(|e| Error::PinFile { file: FILE, source: Box::new(e) })
+}
+
 fn choose(pins: &str, release: &str, triple: &'static str) -> Result<Pin, Error> {
-    let pins: Pins = toml::from_str(pins).map_err(|e| Error::PinFile { file: FILE, source: Box::new(e) })?;
+    let pins = parse(pins)?;
     let pinned = pins.sources.iter().map(|s| s.rust.as_str()).collect::<Vec<_>>().join(", ");
     let found = pins.sources.into_iter().find(|s| s.rust == release);
     found.map(|s| s.pin).ok_or_else(|| Error::NoStdSource { rustc: release.to_owned(), triple, pinned })

@@ -68,6 +68,11 @@ impl Toolchain {
         }
     }
 
+    /// Whether the standard library is compiled by us, from Debian's source.
+    pub(crate) fn makes_std(&self) -> bool {
+        matches!(self.kind, Kind::Made { .. })
+    }
+
     /// `cargo build` for the target, ready for a package and a profile; and the compiler flags that go with it.
     pub(crate) fn cargo_build(&self) -> (Command, Vec<String>) {
         let (mut cargo, flags) = match &self.kind {
@@ -89,7 +94,13 @@ impl Toolchain {
 }
 
 impl Rustc {
-    fn ask() -> Result<Self, Error> {
+    /// Release and commit, without the machine it runs on: "1.95.0 (0123456 2026-04-14)".
+    pub(crate) fn identity(&self) -> String {
+        let first = self.verbose.lines().next().unwrap_or_default();
+        first.strip_prefix("rustc ").unwrap_or(first).to_owned()
+    }
+
+    pub(crate) fn ask() -> Result<Self, Error> {
         let verbose = rustc(&["-vV"])?;
         let release = verbose.lines().find_map(|l| l.strip_prefix("release: ")).map(str::to_owned);
         Ok(Rustc { release: release.ok_or(Error::Rustc("its release"))?, verbose })

@@ -16,6 +16,30 @@ use crate::{
 /// Versions and hashes.
 const REQUIREMENTS: &str = include_str!("../requirements.txt");
 
+/// One file that pip may install.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Wheel {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) sha256: String,
+}
+
+/// All that are pinned: of each program one for each architecture of a host.
+pub(crate) fn wheels() -> Vec<Wheel> {
+    let mut wheels = Vec::new();
+    let mut current = None;
+    let lines = REQUIREMENTS.lines().filter(|line| !line.starts_with('#'));
+    for word in lines.flat_map(|line| line.split_ascii_whitespace()) {
+        if let Some(named) = word.split_once("==") {
+            current = Some(named);
+        } else if let (Some((name, version)), Some(sha256)) = (current, word.strip_prefix("--hash=sha256:")) {
+            let [name, version, sha256] = [name, version, sha256].map(str::to_owned);
+            wheels.push(Wheel { name, version, sha256 });
+        }
+    }
+    wheels
+}
+
 /// An installed linker.
 #[derive(Debug, Clone)]
 pub(crate) struct Zig {
@@ -33,6 +57,10 @@ impl Zig {
         let key =
             Key::new("zig/v1").field("requirements", REQUIREMENTS).field("host", std::env::consts::ARCH);
         let entry = cache.build("zig", &key, |into| {
+            if cache.is_offline() {
+                let what = "zig (rootfs-builder/requirements.txt)".to_owned();
+                return Err(guest_inputs::Error::Offline { what }.into());
+            }
             let task = progress.task("zig");
             task.doing("installing zig and cargo-zigbuild");
             // pip comes with a virtual environment, which cannot be moved; what it installs with --target can.
@@ -94,5 +122,19 @@ impl Zig {
         cargo.env("CARGO_ZIGBUILD_CACHE_DIR", &self.work);
         cargo.env("ZIG_GLOBAL_CACHE_DIR", self.work.join("zig"));
         cargo
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_hash_belongs_to_a_program() {
+        let wheels = wheels();
+        assert_eq!(wheels.len(), REQUIREMENTS.matches("--hash=sha256:").count());
+        for name in ["ziglang", "cargo-zigbuild"] {
+            assert!(wheels.iter().any(|wheel| wheel.name == name && wheel.sha256.len() == 64), "{name}");
+        }
     }
 }

@@ -106,7 +106,8 @@ impl PciPath {
     }
 }
 
-/// The directory of a root bus. Where the machine has no ACPI, the host bridge is a device of the platform's.
+/// The directory of a root bus. Where a device tree describes the machine, the host bridge is a device of the platform's:
+/// `4010000000.pcie` on Arm, `30000000.pci` below `soc` on RISC-V.
 fn root_complex(sysfs: &Path, bus: u8) -> Option<PathBuf> {
     let name = format!("pci0000:{bus:02x}");
     let devices = sysfs.join("devices");
@@ -114,9 +115,12 @@ fn root_complex(sysfs: &Path, bus: u8) -> Option<PathBuf> {
     if by_acpi.is_dir() {
         return Some(by_acpi);
     }
-    let platform = devices.join("platform");
-    let bridges = names(&platform).into_iter().filter(|child| child.ends_with(".pcie"));
-    bridges.map(|bridge| platform.join(bridge).join(&name)).find(|dir| dir.is_dir())
+    let is_bridge = |child: &String| child.ends_with(".pcie") || child.ends_with(".pci");
+    let platforms = [devices.join("platform"), devices.join("platform/soc")];
+    let mut bridges = platforms
+        .iter()
+        .flat_map(|platform| names(platform).into_iter().filter(is_bridge).map(|child| platform.join(child)));
+    bridges.find_map(|bridge| Some(bridge.join(&name)).filter(|dir| dir.is_dir()))
 }
 
 /// Domain, bus, device and function, as `lspci -D` prints them: `0000:01:00.0`.
@@ -274,6 +278,8 @@ mod tests {
         ]);
         // Only one of them has the bus in a real machine; the first is taken here.
         assert_eq!(resolved(&root, "02").unwrap(), "platform/3f000000.pcie/pci0000:00/0000:00:02.0");
+        let of_a_chip = sysfs(&["platform/soc/30000000.pci/pci0000:00/0000:00:01.0"]);
+        assert_eq!(resolved(&of_a_chip, "01").unwrap(), "platform/soc/30000000.pci/pci0000:00/0000:00:01.0");
         assert_eq!(resolved(&sysfs(&["platform"]), "02"), None);
     }
 }

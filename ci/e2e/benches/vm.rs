@@ -11,7 +11,9 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use e2e::{Boot, Figure, Settings};
+use guest_tree::{Attributes, Kind, Node, Origin, Tree};
 use husk::vm::{Vm, VmSpec};
+use initrd::Compression;
 use tokio::process::Command;
 
 /// How often each figure is taken.
@@ -69,6 +71,8 @@ async fn cold_boots(settings: &Settings) -> Vec<f64> {
 async fn counted_boots(settings: &Settings) -> Vec<f64> {
     let arch = guest_arch::Arch::host().row();
     let manifest = guest_manifest::Manifest::load(&settings.artefacts).expect("a manifest");
+    let initrd = manifest.initrd(&settings.artefacts).expect("artefacts that boot from a ramdisk");
+    let cmdline = initrd.cmdline.as_deref().unwrap_or_default();
     let dir = tempfile::tempdir().expect("a temporary directory");
     let ramdisk = dir.path().join("initrd");
     let agent = std::fs::read(settings.artefacts.join(&manifest.agent.file)).expect("the agent");
@@ -93,7 +97,7 @@ async fn counted_boots(settings: &Settings) -> Vec<f64> {
         .arg(manifest.kernel_path(&settings.artefacts))
         .arg("-initrd")
         .arg(&ramdisk)
-        .args(["-append", &format!("{} {}", manifest.cmdline, arch.emulated_cmdline)])
+        .args(["-append", &format!("{cmdline} {}", arch.emulated_cmdline)])
         .args(["-device", "virtio-serial-pci", "-chardev", "stdio,id=console"])
         .args(["-device", "virtconsole,chardev=console"])
         .stdin(Stdio::null())
@@ -116,14 +120,17 @@ async fn compile(dir: &Path) -> Vec<u8> {
 }
 
 fn ramdisk_with(init: Vec<u8>, agent: Vec<u8>) -> Vec<u8> {
-    let ramdisk = initrd::Initrd::new()
-        .file("/init", 0o755, init)
-        .and_then(|ramdisk| ramdisk.file("/husk-agent", 0o755, agent))
-        .and_then(|ramdisk| ramdisk.directory("/dev", 0o755))
-        .and_then(|ramdisk| ramdisk.char_device("/dev/console", 0o600, 5, 1))
-        .and_then(|ramdisk| ramdisk.to_cpio())
-        .and_then(|archive| initrd::compress(&archive));
-    ramdisk.expect("four entries make an archive")
+    let origin = Origin::from("the bench");
+    let console = Node::new(Kind::CharDevice { major: 5, minor: 1 }, Attributes::root(0o600), &origin);
+    let mut tree = Tree::new();
+    for (path, node) in [
+        ("/init", Node::file(0o755, init, &origin)),
+        ("/husk-agent", Node::file(0o755, agent, &origin)),
+        ("/dev/console", console),
+    ] {
+        tree.put(path, node).expect("three paths do not clash");
+    }
+    initrd::to_vec(&tree, 0, Compression::Zstd).expect("three entries make an archive")
 }
 
 /// The number behind a key of `/proc/PID/status`.

@@ -181,7 +181,7 @@ impl Machine {
         for name in [&share, &dir.path().join("state")] {
             std::fs::create_dir(name).expect("a directory in a new directory");
         }
-        unpack(&settings.image, &share.join(ROOTFS)).await;
+        unpack(&settings, &share.join(ROOTFS)).await;
         let spec = VmSpec {
             memory: Memory::from_mib(boot.memory_mib).expect("an amount that a guest can have"),
             cpus: boot.cpus,
@@ -295,11 +295,12 @@ fn state(dir: &TempDir) -> PathBuf {
 }
 
 /// Each VM gets files of its own, so that tests may write to them.
-async fn unpack(image: &Path, rootfs: &Path) {
-    let image = Reference { dir: image.into(), name: None };
-    let rootfs = rootfs.to_path_buf();
-    let unpacking =
-        tokio::task::spawn_blocking(move || husk::image::unpack(&image, &rootfs, &AtomicBool::new(false)));
+async fn unpack(settings: &Settings, rootfs: &Path) {
+    let image = Reference { dir: settings.image.clone(), name: None };
+    let (arch, rootfs) = (settings.arch(), rootfs.to_path_buf());
+    let unpacking = tokio::task::spawn_blocking(move || {
+        husk::image::unpack(&image, arch, &rootfs, &AtomicBool::new(false))
+    });
     unpacking
         .await
         .expect("unpacking does not panic")

@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use guest_arch::Arch;
+use husk::artefacts::Artefacts;
+
 /// Where the things under test are.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -17,6 +20,11 @@ impl Settings {
     /// The settings of this run. Panics, which fails the test, where one is missing.
     pub fn get() -> Settings {
         Settings { artefacts: path("HUSK_ARTEFACTS"), image: path("HUSK_TEST_IMAGE"), husk: path("HUSK_BIN") }
+    }
+
+    /// The architecture of the guests, which is that of the artefacts.
+    pub fn arch(&self) -> Arch {
+        Artefacts::load(&self.artefacts).unwrap_or_else(|error| panic!("{error}")).arch
     }
 }
 

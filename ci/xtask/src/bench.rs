@@ -24,8 +24,8 @@ struct Row {
 }
 
 pub(crate) fn run(to: Option<&Path>, install_deps: bool) -> Result<()> {
-    deps::ensure(&[deps::KERNEL, deps::AGENT, deps::VM], install_deps)?;
-    let image = build_image::build(Arch::host(), Profile::Guest, &mut Stages::default())?;
+    deps::ensure(&[deps::KERNEL, deps::AGENT, &deps::vm(&[Arch::host()])], install_deps)?;
+    let image = build_image::minimal(Arch::host(), Profile::Guest, &mut Stages::default())?;
     let once = |name: &str, unit: &str, budget, figure| Row {
         name: name.into(),
         unit: unit.into(),
@@ -37,7 +37,7 @@ pub(crate) fn run(to: Option<&Path>, install_deps: bool) -> Result<()> {
     let mut rows = vec![
         once("agent", "MB", 5.0, size(manifest.agent.size)),
         once("crates in the agent's tree", "", 200.0, crates_in_agent()? as f64),
-        once("initrd", "MB", 3.0, size(manifest.initrd.size)),
+        once("initrd", "MB", 3.0, size(manifest.initrd(&image.dir)?.artefact.size)),
         once("kernel", "MB", 20.0, size(manifest.kernel.size)),
         once("kernel, compressed", "MB", 6.0, size(manifest.kernel_compressed.size)),
     ];

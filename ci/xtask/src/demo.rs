@@ -14,9 +14,11 @@ const SCRIPT: &str = "uname -a; echo \"pid 1: $(cat /proc/1/comm)\"; grep MemTot
 
 pub(crate) fn run(install_deps: bool) -> Result<()> {
     let mut stages = Stages::default();
-    stages.run("packages", || deps::ensure(&[deps::KERNEL, deps::AGENT, deps::VM], install_deps))?;
+    stages.run("packages", || {
+        deps::ensure(&[deps::KERNEL, deps::AGENT, &deps::vm(&[Arch::host()])], install_deps)
+    })?;
     let arch = Arch::host();
-    let image = build_image::build(arch, Profile::Guest, &mut stages)?;
+    let image = build_image::minimal(arch, Profile::Guest, &mut stages)?;
     let layout = stages.run("container image", || {
         Ok(rootfs_builder::demo_image(&Cache::open()?, arch, &Progress::new())?)
     })?;

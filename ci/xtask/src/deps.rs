@@ -7,17 +7,28 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use guest_arch::Arch;
 
 /// To build a kernel: compiler and make; the configuration's parser; objtool's library; what packs the bzImage.
 pub(crate) const KERNEL: &[&str] = &["bc", "bison", "flex", "gcc", "libc6-dev", "libelf-dev", "make", "zstd"];
 /// To build the agent: a Python that can install zig into a directory of ours.
 pub(crate) const AGENT: &[&str] = &["gcc", "libc6-dev", "python3", "python3-venv"];
-/// To run a VM: QEMU, and with it virtiofsd.
-pub(crate) const VM: &[&str] = &["qemu-system-common", "qemu-system-x86"];
 /// To run the tests: an opinion on the agent's binary that is not ours, what makes file systems on disks, what the agent
 /// links when it is built for the machine itself, and what the jail's own tests run in their containers.
 pub(crate) const TESTS: &[&str] =
     &["busybox-static", "cryptsetup-bin", "e2fsprogs", "erofs-utils", "file", "libseccomp-dev", "xfsprogs"];
+
+/// To run a VM of these architectures: QEMU, and with it virtiofsd.
+pub(crate) fn vm(arches: &[Arch]) -> Vec<&'static str> {
+    let emulators = arches.iter().map(|arch| arch.row().qemu_package);
+    ["qemu-system-common"].into_iter().chain(emulators).collect()
+}
+
+/// To build kernels of these architectures: a cross compiler for each that is not this machine's.
+pub(crate) fn cross(arches: &[Arch]) -> Vec<&'static str> {
+    let foreign = arches.iter().filter(|arch| **arch != Arch::host());
+    foreign.map(|arch| arch.row().cross_package).collect()
+}
 
 /// Makes sure that the packages of all `sets` are installed.
 pub(crate) fn ensure(sets: &[&[&'static str]], install: bool) -> Result<()> {
@@ -84,6 +95,13 @@ mod tests {
     fn removed_and_unknown_packages_are_missing() {
         let dpkg = "gcc installed\nflex config-files\nmake installed\n";
         assert_eq!(missing(&["bison", "flex", "gcc", "make"], dpkg), ["bison", "flex"]);
+    }
+
+    #[test]
+    fn only_other_architectures_need_a_cross_compiler() {
+        assert!(cross(&[Arch::host()]).is_empty());
+        assert_eq!(cross(&Arch::ALL).len(), Arch::ALL.len() - 1);
+        assert!(vm(&Arch::ALL).contains(&"qemu-system-ppc"));
     }
 
     #[test]

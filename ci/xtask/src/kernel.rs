@@ -7,7 +7,7 @@ use guest_inputs::{Cache, Progress};
 use crate::deps;
 
 pub(crate) fn run(arch: Arch, install_deps: bool) -> Result<()> {
-    deps::ensure(&[deps::KERNEL], install_deps)?;
+    deps::ensure(&[deps::KERNEL, &deps::cross(&[arch])], install_deps)?;
     let kernel = kernel_config::build(&Cache::open()?, arch, &Progress::new())?;
     println!("linux      {}", kernel.version);
     for (what, path) in

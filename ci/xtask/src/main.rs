@@ -2,13 +2,17 @@
 
 mod bench;
 mod build_image;
+mod check_reproducible;
 mod demo;
 mod deps;
 mod fuzz;
 mod husk;
+mod image;
 mod kernel;
+mod lock;
 mod stage;
 mod test;
+mod verify_image;
 mod vsock_device;
 mod workspace;
 
@@ -35,15 +39,17 @@ enum Command {
     },
     /// Check formatting, lints, unit tests and end-to-end tests
     Test(test::Options),
-    /// Build agent, ramdisk and kernel into out/<arch>/minimal
-    BuildImage {
-        /// Architecture of the guest
-        #[arg(long, default_value_t = Arch::host())]
-        arch: Arch,
-        /// Install the Debian packages that are missing
-        #[arg(long)]
-        install_deps: bool,
-    },
+    /// Build what a VM boots, by recipe and architecture, into out/<arch>/<recipe>
+    BuildImage(build_image::Options),
+    /// Build twice, as different users in different places, and compare every byte
+    CheckReproducible(check_reproducible::Options),
+    /// Look into finished artefacts
+    #[command(subcommand)]
+    Image(image::Command),
+    /// Write down every input of every artefact, and say what has changed
+    Lock(lock::Options),
+    /// Check that artefacts are what their manifest says
+    VerifyImage(verify_image::Options),
     /// Build the guest's kernel into the cache
     Kernel {
         /// Architecture of the guest
@@ -83,7 +89,11 @@ fn run(command: Command) -> Result<ExitCode> {
     let done = match command {
         Command::Demo { install_deps } => demo::run(install_deps),
         Command::Test(options) => return test::run(&options),
-        Command::BuildImage { arch, install_deps } => build_image::run(arch, install_deps),
+        Command::BuildImage(options) => build_image::run(&options),
+        Command::CheckReproducible(options) => check_reproducible::run(&options),
+        Command::Image(command) => image::run(&command),
+        Command::Lock(options) => lock::run(&options),
+        Command::VerifyImage(options) => verify_image::run(&options),
         Command::Kernel { arch, install_deps } => kernel::run(arch, install_deps),
         Command::Bench { json, install_deps } => bench::run(json.as_deref(), install_deps),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),

@@ -25,6 +25,12 @@ pub(crate) struct Options {
     /// With an agent that is built in seconds, and larger than the one that ships
     #[arg(long)]
     quick: bool,
+    /// Only what every architecture has to pass, on this one; may be given more than once
+    #[arg(long, conflicts_with = "only")]
+    arch: Vec<Arch>,
+    /// Everything, and what every architecture has to pass on all of them
+    #[arg(long, conflicts_with_all = ["only", "arch"])]
+    all_arches: bool,
     /// Only tests with this in their names
     filter: Option<String>,
 }
@@ -37,6 +43,12 @@ enum Part {
     E2e,
 }
 
+/// Where what every architecture has to pass is tested if nobody says otherwise, besides on the machine's own.
+const USUAL: [Arch; 2] = [Arch::X86_64, Arch::Aarch64];
+
+/// The end-to-end tests that every architecture has to pass.
+const SUBSET: &str = "arches::";
+
 /// What a part of the tests had to say.
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
 struct Count {
@@ -45,12 +57,15 @@ struct Count {
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let wanted = |part| options.only.is_none_or(|only| only == part);
+    let wanted = |part| options.arch.is_empty() && options.only.is_none_or(|only| only == part);
+    let apart = apart(options);
     let mut stages = Stages::default();
     let mut all = Count::default();
     // First of all: an hour is too late to hear of a missing package. What compiles the agent for this machine needs one too.
+    let arches: Vec<Arch> = [Arch::host()].into_iter().chain(apart.iter().copied()).collect();
+    let (emulators, compilers) = (deps::vm(&arches), deps::cross(&apart));
     let packages: &[&[&str]] = match options.only {
-        None | Some(Part::E2e) => &[deps::KERNEL, deps::AGENT, deps::VM, deps::TESTS],
+        None | Some(Part::E2e) => &[deps::KERNEL, deps::AGENT, deps::TESTS, &emulators, &compilers],
         Some(Part::Clippy | Part::Unit) => &[deps::TESTS],
         Some(Part::Fmt) => &[],
     };
@@ -76,28 +91,52 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     if wanted(Part::Unit) {
         stages.run("unit", || {
-            count(cargo_test(&["--workspace", "--exclude", "e2e"], options, &[]), &mut all)
+            count(cargo_test(&["--workspace", "--exclude", "e2e"], options.filter.as_deref(), &[]), &mut all)
         })?;
         // Off by default, so that the tests above do without it.
         stages.run("unit, policy", || {
             let mut arguments = vec!["--package", "husk-agent", "--lib", "--features", "policy"];
             arguments.extend(options.filter.is_none().then_some("policy"));
-            count(cargo_test(&arguments, options, &[]), &mut all)
+            count(cargo_test(&arguments, options.filter.as_deref(), &[]), &mut all)
         })?;
     }
     if wanted(Part::E2e) {
-        end_to_end(options, &mut stages, &mut all)?;
+        end_to_end(Arch::host(), options.filter.as_deref(), options, &mut stages, &mut all)?;
     }
     eprint!("\n{}", stages.table());
+    for arch in apart {
+        let mut stages = Stages::default();
+        let filter = options.filter.as_deref().unwrap_or(SUBSET);
+        end_to_end(arch, Some(filter), options, &mut stages, &mut all).with_context(|| arch.to_string())?;
+        eprint!("\n{arch}\n{}", stages.table());
+    }
     println!("{} passed, {} failed", all.passed, all.failed);
     Ok(if all.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// The architectures that are tested apart from the rest. A filter without one is about the machine's own.
+fn apart(options: &Options) -> Vec<Arch> {
+    let usual = match (&options.only, &options.filter) {
+        (None | Some(Part::E2e), None) => USUAL.as_slice(),
+        _ => &[],
+    };
+    let arches = if options.all_arches { Arch::ALL.as_slice() } else { usual };
+    match options.arch.as_slice() {
+        [] => arches.iter().copied().filter(|arch| *arch != Arch::host()).collect(),
+        named => named.to_vec(),
+    }
+}
+
 /// The tests that need the artefacts: they get them by environment variables.
-fn end_to_end(options: &Options, stages: &mut Stages, all: &mut Count) -> Result<()> {
-    let arch = Arch::host();
+fn end_to_end(
+    arch: Arch,
+    filter: Option<&str>,
+    options: &Options,
+    stages: &mut Stages,
+    all: &mut Count,
+) -> Result<()> {
     let profile = if options.quick { Profile::Quick } else { Profile::Guest };
-    let image = build_image::build(arch, profile, stages)?;
+    let image = build_image::minimal(arch, profile, stages)?;
     let layout = stages.run("container image", || {
         Ok(rootfs_builder::demo_image(&Cache::open()?, arch, &Progress::new())?)
     })?;
@@ -114,17 +153,17 @@ fn end_to_end(options: &Options, stages: &mut Stages, all: &mut Count) -> Result
     ];
     stages.run("artefacts", || {
         let arguments = ["--package", "rootfs-builder", "--test", "artefacts"];
-        let mut cargo = cargo_test(&arguments, options, &env);
+        let mut cargo = cargo_test(&arguments, options.filter.as_deref(), &env);
         cargo.arg("--ignored");
         count(cargo, all)
     })?;
-    stages.run("e2e", || count(cargo_test(&["--package", "e2e"], options, &env), all))
+    stages.run("e2e", || count(cargo_test(&["--package", "e2e"], filter, &env), all))
 }
 
 /// `cargo test`, ready for arguments of the test programs.
-fn cargo_test(arguments: &[&str], options: &Options, env: &[(&str, PathBuf)]) -> Command {
+fn cargo_test(arguments: &[&str], filter: Option<&str>, env: &[(&str, PathBuf)]) -> Command {
     let mut cargo = workspace::cargo();
-    cargo.args(["test", "--locked", "--no-fail-fast"]).args(arguments).arg("--").args(&options.filter);
+    cargo.args(["test", "--locked", "--no-fail-fast"]).args(arguments).arg("--").args(filter);
     cargo.envs(env.iter().cloned());
     cargo
 }
@@ -194,6 +233,26 @@ mod tests {
         assert_eq!(summary(failed), Some(Count { passed: 3, failed: 12 }));
         assert_eq!(summary("test result::tests::x ... ok"), None);
         assert_eq!(summary("running 3 tests"), None);
+    }
+
+    #[test]
+    fn architectures_are_tested_apart_when_all_or_some_are_meant() {
+        let plain = || Options {
+            install_deps: false,
+            only: None,
+            quick: false,
+            arch: Vec::new(),
+            all_arches: false,
+            filter: None,
+        };
+        let foreign = |arches: &[Arch]| -> Vec<Arch> {
+            arches.iter().copied().filter(|arch| *arch != Arch::host()).collect()
+        };
+        assert_eq!(apart(&plain()), foreign(&USUAL));
+        assert_eq!(apart(&Options { all_arches: true, ..plain() }), foreign(&Arch::ALL));
+        assert_eq!(apart(&Options { arch: vec![Arch::host()], ..plain() }), [Arch::host()]);
+        assert_eq!(apart(&Options { filter: Some("exec::".into()), ..plain() }), []);
+        assert_eq!(apart(&Options { only: Some(Part::Unit), ..plain() }), []);
     }
 
     #[test]

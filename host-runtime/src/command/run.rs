@@ -13,6 +13,7 @@ use protobuf::MessageField;
 
 use super::Error;
 use crate::agent::Target;
+use crate::artefacts::Artefacts;
 use crate::container::{self, Workload};
 use crate::image::{self, ImageConfig, Reference};
 use crate::name::Name;
@@ -20,7 +21,7 @@ use crate::session::{self, Attach};
 use crate::signals::Signals;
 use crate::size::Memory;
 use crate::state::{self, Held, Record, Status, Store};
-use crate::vm::{Vm, VmSpec};
+use crate::vm::{self, Vm, VmSpec};
 use crate::{share, terminal, transport};
 
 /// Where the root file system comes from.
@@ -196,7 +197,8 @@ async fn root_file_system(
     let target = rootfs.clone();
     let stop = Arc::new(AtomicBool::new(false));
     let seen = stop.clone();
-    let mut unpacking = tokio::task::spawn_blocking(move || image::unpack(&reference, &target, &seen));
+    let arch = Artefacts::load(&options.artefacts).map_err(vm::Error::from)?.arch;
+    let mut unpacking = tokio::task::spawn_blocking(move || image::unpack(&reference, arch, &target, &seen));
     let unpacked = tokio::select! {
         unpacked = &mut unpacking => unpacked,
         signal = signals.stop() => {

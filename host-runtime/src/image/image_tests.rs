@@ -77,7 +77,7 @@ impl Layout {
         fs::write(outside.path().join("secret"), "untouched").unwrap();
         let rootfs = outside.path().join("rootfs");
         let reference = Reference { dir: self.dir.path().to_path_buf(), name: name.map(String::from) };
-        let unpacked = unpack(&reference, &rootfs, &AtomicBool::new(false));
+        let unpacked = unpack(&reference, guest_arch::Arch::host(), &rootfs, &AtomicBool::new(false));
         assert_eq!(fs::read_to_string(outside.path().join("secret")).unwrap(), "untouched");
         let names: Vec<_> = fs::read_dir(outside.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert!(names.len() <= 2, "{names:?}");
@@ -86,7 +86,7 @@ impl Layout {
 }
 
 fn host_arch() -> String {
-    oci_spec::image::Arch::default().to_string()
+    guest_arch::Arch::host().row().oci.into()
 }
 
 /// One entry of a tar: path, type, link target, content. Paths go into the header as they are, dots and all.
@@ -299,7 +299,9 @@ fn an_index_of_several_machines_gives_ours() {
 #[test]
 fn what_is_no_layout_is_named() {
     let reference = Reference { dir: "/no/such".into(), name: None };
-    let error = unpack(&reference, Path::new("/no/rootfs"), &AtomicBool::new(false)).unwrap_err();
+    let error =
+        unpack(&reference, guest_arch::Arch::host(), Path::new("/no/rootfs"), &AtomicBool::new(false))
+            .unwrap_err();
     assert_eq!(error.to_string(), "/no/such/oci-layout");
 }
 
@@ -309,5 +311,8 @@ fn unpacking_stops_when_told() {
     layout.image("x", &host_arch(), &[tar_of(&[("f", FILE, "", "")])]).write_index();
     let reference = Reference { dir: layout.dir.path().to_path_buf(), name: None };
     let rootfs = layout.dir.path().join("rootfs");
-    assert!(matches!(unpack(&reference, &rootfs, &AtomicBool::new(true)), Err(Error::Stopped)));
+    assert!(matches!(
+        unpack(&reference, guest_arch::Arch::host(), &rootfs, &AtomicBool::new(true)),
+        Err(Error::Stopped)
+    ));
 }

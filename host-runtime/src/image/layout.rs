@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType, Os};
+use guest_arch::Arch;
+use oci_spec::image::{self, Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType, Os};
 use serde::de::DeserializeOwned;
 
 use super::blob::Blobs;
@@ -30,8 +31,8 @@ pub(super) struct Layer {
     pub(super) diff_id: String,
 }
 
-/// Finds the image a reference means.
-pub(super) fn find(reference: &Reference, blobs: &Blobs) -> Result<Image, Error> {
+/// Finds the image a reference means, for this architecture.
+pub(super) fn find(reference: &Reference, arch: Arch, blobs: &Blobs) -> Result<Image, Error> {
     let index = read_index(&reference.dir)?;
     let missing = |cause: String| Error::NoSuchImage { reference: reference.to_string(), cause };
     let named: Vec<Descriptor> = match &reference.name {
@@ -49,9 +50,9 @@ pub(super) fn find(reference: &Reference, blobs: &Blobs) -> Result<Image, Error>
         return Err(missing(format!("several images; name one of {}", join(&names))));
     }
     let manifest =
-        for_this_machine(named, blobs, DEPTH).map_err(|e| e.unwrap_or_else(|| wrong_arch(reference)))?;
+        for_arch(arch, named, blobs, DEPTH).map_err(|e| e.unwrap_or_else(|| wrong_arch(reference, arch)))?;
     let manifest: ImageManifest = parse(&manifest, blobs.document(&manifest)?)?;
-    read_config(reference, &manifest, blobs)
+    read_config(reference, arch, &manifest, blobs)
 }
 
 fn join(names: &[&String]) -> String {
@@ -62,8 +63,8 @@ fn name_of(descriptor: &Descriptor) -> Option<&String> {
     descriptor.annotations().as_ref()?.get(REF_NAME)
 }
 
-fn wrong_arch(reference: &Reference) -> Error {
-    let cause = format!("not made for this machine, which is linux/{}", Arch::default());
+fn wrong_arch(reference: &Reference, arch: Arch) -> Error {
+    let cause = format!("not made for this machine, which is linux/{}", arch.row().oci);
     Error::NoSuchImage { reference: reference.to_string(), cause }
 }
 
@@ -80,8 +81,9 @@ fn read_index(dir: &Path) -> Result<ImageIndex, Error> {
     serde_json::from_slice(&bytes).map_err(|e| Error::Document { path, cause: e.to_string() })
 }
 
-/// The first manifest for our architecture, through nested indexes. `Err(None)`: there is none.
-fn for_this_machine(
+/// The first manifest for an architecture, through nested indexes. `Err(None)`: there is none.
+fn for_arch(
+    arch: Arch,
     candidates: Vec<Descriptor>,
     blobs: &Blobs,
     depth: usize,
@@ -90,7 +92,7 @@ fn for_this_machine(
         let fits = descriptor
             .platform()
             .as_ref()
-            .is_none_or(|p| *p.architecture() == Arch::default() && *p.os() == Os::Linux);
+            .is_none_or(|p| *p.architecture() == in_oci(arch) && *p.os() == Os::Linux);
         if !fits {
             continue;
         }
@@ -103,12 +105,16 @@ fn for_this_machine(
         }
         let document = blobs.document(&descriptor).map_err(Some)?;
         let inner: ImageIndex = parse(&descriptor, document).map_err(Some)?;
-        match for_this_machine(inner.manifests().clone(), blobs, depth - 1) {
+        match for_arch(arch, inner.manifests().clone(), blobs, depth - 1) {
             Err(None) => {}
             found => return found,
         }
     }
     Err(None)
+}
+
+fn in_oci(arch: Arch) -> image::Arch {
+    image::Arch::from(arch.row().oci)
 }
 
 fn is_index(kind: &MediaType) -> bool {
@@ -121,10 +127,15 @@ fn parse<T: DeserializeOwned>(descriptor: &Descriptor, bytes: Vec<u8>) -> Result
     serde_json::from_slice(&bytes).map_err(|e| Error::Document { path, cause: e.to_string() })
 }
 
-fn read_config(reference: &Reference, manifest: &ImageManifest, blobs: &Blobs) -> Result<Image, Error> {
+fn read_config(
+    reference: &Reference,
+    arch: Arch,
+    manifest: &ImageManifest,
+    blobs: &Blobs,
+) -> Result<Image, Error> {
     let config: ImageConfiguration = parse(manifest.config(), blobs.document(manifest.config())?)?;
-    if *config.architecture() != Arch::default() {
-        return Err(wrong_arch(reference));
+    if *config.architecture() != in_oci(arch) {
+        return Err(wrong_arch(reference, arch));
     }
     let diff_ids = config.rootfs().diff_ids();
     if diff_ids.len() != manifest.layers().len() {

@@ -15,6 +15,7 @@ use std::str::FromStr;
 use std::sync::atomic::AtomicBool;
 
 use blob::Blobs;
+use guest_arch::Arch;
 use tree::Tree;
 
 /// An image by where it is: `oci:DIR` or `oci:DIR:REF`.
@@ -125,10 +126,16 @@ impl fmt::Display for Reference {
     }
 }
 
-/// Unpacks an image into the new directory `rootfs`. Gives up soon after `stop` is set.
-pub fn unpack(reference: &Reference, rootfs: &Path, stop: &AtomicBool) -> Result<ImageConfig, Error> {
+/// Unpacks an image, of several for different machines the one for `arch`, into the new directory `rootfs`. Gives up soon
+/// after `stop` is set.
+pub fn unpack(
+    reference: &Reference,
+    arch: Arch,
+    rootfs: &Path,
+    stop: &AtomicBool,
+) -> Result<ImageConfig, Error> {
     let blobs = Blobs::new(&reference.dir);
-    let image = layout::find(reference, &blobs)?;
+    let image = layout::find(reference, arch, &blobs)?;
     let cannot = |e| Error::File(rootfs.to_path_buf(), e);
     std::fs::create_dir(rootfs).map_err(cannot)?;
     let mut tree = Tree::open(rootfs).map_err(cannot)?;

@@ -2,6 +2,8 @@
 
 use std::fs::OpenOptions;
 
+use guest_arch::Arch;
+
 use crate::sys;
 
 /// What executes the guest's instructions.
@@ -14,8 +16,11 @@ pub(crate) enum Accel {
 }
 
 impl Accel {
-    /// KVM if the processor has the extension and a probe VM can be made, else emulation.
-    pub(crate) fn detect() -> Accel {
+    /// KVM if the guest's processor is this machine's, has the extension, and a probe VM can be made; else emulation.
+    pub(crate) fn detect(guest: Arch) -> Accel {
+        if guest != Arch::host() {
+            return Accel::Tcg;
+        }
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         if may_virtualise(&cpuinfo) && probe() { Accel::Kvm } else { Accel::Tcg }
     }
@@ -41,6 +46,12 @@ mod tests {
         assert!(may_virtualise("processor: 0\nflags\t\t: fpu svm sse\n"));
         assert!(may_virtualise("flags\t\t: fpu vmx\n"));
         assert!(!may_virtualise("flags\t\t: fpu vmxx svm_lock\nbugs: vmx\n"));
+    }
+
+    #[test]
+    fn another_architecture_is_emulated() {
+        let foreign = Arch::ALL.into_iter().filter(|arch| *arch != Arch::host());
+        foreign.for_each(|arch| assert_eq!(Accel::detect(arch), Accel::Tcg));
     }
 
     #[test]

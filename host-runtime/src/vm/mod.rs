@@ -12,12 +12,11 @@ use std::time::Duration;
 
 use agent_api::agent::Storage;
 use agent_api::{cmdline, ports};
-use guest_arch::Arch;
-use guest_manifest::Manifest;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
 use crate::agent;
+use crate::artefacts::{self, Artefacts};
 use crate::error::Chained;
 use crate::log;
 use crate::process::Process;
@@ -79,15 +78,7 @@ impl VmSpec {
 pub enum Error {
     /// The artefacts.
     #[error(transparent)]
-    Artefacts(#[from] guest_manifest::Error),
-    /// They are for another machine.
-    #[error("artefacts: {}: made for {found}, this machine is {}", .dir.display(), Arch::host())]
-    Arch {
-        /// Their directory.
-        dir: PathBuf,
-        /// The architecture they are made for.
-        found: String,
-    },
+    Artefacts(#[from] artefacts::Error),
     /// The shared directory.
     #[error("share: {0}")]
     Share(Chained<share::Error>),
@@ -151,15 +142,13 @@ impl Vm {
     pub async fn boot(spec: VmSpec) -> Result<Vm, Error> {
         let dir = &spec.state_dir;
         let sockets = Sockets(dir.clone());
-        let row = Arch::host().row();
-        let manifest = Manifest::load(&spec.artefacts)?;
-        if manifest.arch != Arch::host().name() {
-            return Err(Error::Arch { dir: spec.artefacts, found: manifest.arch });
-        }
+        let artefacts = Artefacts::load(&spec.artefacts)?;
+        let row = artefacts.arch.row();
         let program = find_program(row.qemu_binary, &[]).ok_or(Error::NoQemu(row.qemu_binary))?;
         let share = match &spec.share {
             Some(shared) => {
-                Some(Share::start(shared, spec.share_kind, dir).map_err(|e| Error::Share(e.into()))?)
+                let share = Share::start(shared, spec.share_kind, artefacts.arch, dir);
+                Some(share.map_err(|e| Error::Share(e.into()))?)
             }
             None => None,
         };
@@ -170,7 +159,7 @@ impl Vm {
                 Some(Vsock::start(dir, &hybrid).await.map_err(|e| Error::Vsock(e.into()))?)
             }
         };
-        let accel = Accel::detect();
+        let accel = Accel::detect(artefacts.arch);
         let of_machine = if accel == Accel::Tcg && spec.cpus == 1 { row.emulated_cmdline } else { "" };
         let config = config::Config {
             machine: row.machine.into(),
@@ -180,9 +169,9 @@ impl Vm {
             emulated_cpu: row.emulated_cpu,
             memory: spec.memory,
             cpus: spec.cpus,
-            kernel: manifest.kernel_path(&spec.artefacts),
-            initrd: manifest.initrd_path(&spec.artefacts),
-            cmdline: command_line(&manifest.cmdline, of_machine, &spec.extra_cmdline),
+            kernel: artefacts.kernel(),
+            initrd: artefacts.initrd(),
+            cmdline: command_line(artefacts.cmdline(), of_machine, &spec.extra_cmdline),
             share: share.as_ref().map(Share::device),
             vsock: vsock.as_ref().map(|vsock| vsock.device.clone()),
             extra: spec.extra_qemu,

@@ -25,8 +25,10 @@ pub enum Arch {
 /// What one architecture is called, and where its things are.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Row {
-    /// Our name, which is also the kernel's `uname -m` (but for powerpc64le, which says `ppc64le`).
+    /// Our name.
     pub name: &'static str,
+    /// What the kernel calls it (`uname -m`).
+    pub uname: &'static str,
     /// Rust's target for a static binary.
     pub rust_triple: &'static str,
     /// `ARCH=` of the kernel's makefiles.
@@ -37,15 +39,19 @@ pub struct Row {
     pub compressed_image: &'static str,
     /// Debian's name.
     pub debian: &'static str,
+    /// Go's name, which is the one in OCI images.
+    pub oci: &'static str,
     /// The QEMU that emulates it.
     pub qemu_binary: &'static str,
+    /// Debian's package of that QEMU.
+    pub qemu_package: &'static str,
     /// That QEMU's `-machine`, without what it has on board and no guest of ours uses: less to look for at boot.
     pub machine: &'static str,
     /// File name of the firmware among QEMU's that starts a kernel sooner than the machine's own.
     pub firmware: Option<&'static str>,
     /// That QEMU's `-cpu` under emulation. On x86_64 without "fast string" instructions: emulated, `rep movsb` is the
     /// slowest way to copy, and the kernel prefers it where the processor claims it is fast (64 MiB through a guest's
-    /// pipe: 0.07 s without, 0.42 s with).
+    /// pipe: 0.07 s without, 0.42 s with). POWER and RISC-V have no `max` in every QEMU that we support.
     pub emulated_cpu: &'static str,
     /// Kernel command line words for an emulated guest with one processor. On x86_64: no calibration of the local
     /// APIC's timer, a busy loop of 100 ms, which the HPET makes unnecessary, and no check that the timer interrupt
@@ -55,8 +61,26 @@ pub struct Row {
     pub console: &'static str,
     /// What a cross compiler's programs begin with (`CROSS_COMPILE=`).
     pub cross_compile: &'static str,
+    /// Debian's package of that compiler.
+    pub cross_package: &'static str,
     /// The end of a virtio device's name in QEMU: `virtio-serial-pci`, `virtio-serial-ccw`.
     pub virtio_bus: &'static str,
+    /// The type of a GPT partition with the root file system (UAPI group, Discoverable Partitions Specification). The
+    /// number is written as the text of the GUID.
+    pub gpt_root: u128,
+    /// The same for the hash tree of one.
+    pub gpt_root_verity: u128,
+    /// How the firmware of machines that boot by EFI marks its programs; none if there are no such machines.
+    pub efi: Option<Efi>,
+}
+
+/// What EFI firmware calls an architecture.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Efi {
+    /// The machine in the header of its programs.
+    pub machine: u16,
+    /// The end of their names: `BOOTX64.EFI`, `linuxx64.efi.stub`.
+    pub name: &'static str,
 }
 
 impl Arch {
@@ -128,87 +152,122 @@ impl std::error::Error for UnknownArch {}
 
 const X86_64: Row = Row {
     name: "x86_64",
+    uname: "x86_64",
     rust_triple: "x86_64-unknown-linux-musl",
     kernel_arch: "x86",
     kernel_image: "vmlinux",
     compressed_image: "arch/x86/boot/bzImage",
     debian: "amd64",
+    oci: "amd64",
     qemu_binary: "qemu-system-x86_64",
+    qemu_package: "qemu-system-x86",
     machine: "q35,sata=off,smbus=off,usb=off,vmport=off,i8042=off",
     firmware: Some("qboot.rom"),
     emulated_cpu: "max,-erms",
     emulated_cmdline: "nolapic_timer no_timer_check",
     console: "hvc0",
     cross_compile: "x86_64-linux-gnu-",
+    cross_package: "gcc-x86-64-linux-gnu",
     virtio_bus: "pci",
+    gpt_root: 0x4f68bce3_e8cd_4db1_96e7_fbcaf984b709,
+    gpt_root_verity: 0x2c7357ed_ebd2_46d9_aec1_23d437ec2bf5,
+    efi: Some(Efi { machine: 0x8664, name: "x64" }),
 };
 
 const AARCH64: Row = Row {
     name: "aarch64",
+    uname: "aarch64",
     rust_triple: "aarch64-unknown-linux-musl",
     kernel_arch: "arm64",
     kernel_image: "arch/arm64/boot/Image",
     compressed_image: "arch/arm64/boot/Image.gz",
     debian: "arm64",
+    oci: "arm64",
     qemu_binary: "qemu-system-aarch64",
+    qemu_package: "qemu-system-arm",
     machine: "virt",
     firmware: None,
     emulated_cpu: "max",
     emulated_cmdline: "",
     console: "hvc0",
     cross_compile: "aarch64-linux-gnu-",
+    cross_package: "gcc-aarch64-linux-gnu",
     virtio_bus: "pci",
+    gpt_root: 0xb921b045_1df0_41c3_af44_4c6f280d3fae,
+    gpt_root_verity: 0xdf3300ce_d69f_4c92_978c_9bfb0f38d820,
+    efi: Some(Efi { machine: 0xaa64, name: "aa64" }),
 };
 
 const S390X: Row = Row {
     name: "s390x",
+    uname: "s390x",
     rust_triple: "s390x-unknown-linux-musl",
     kernel_arch: "s390",
     kernel_image: "arch/s390/boot/bzImage",
     compressed_image: "arch/s390/boot/bzImage",
     debian: "s390x",
+    oci: "s390x",
     qemu_binary: "qemu-system-s390x",
+    qemu_package: "qemu-system-misc",
     machine: "s390-ccw-virtio",
     firmware: None,
     emulated_cpu: "max",
     emulated_cmdline: "",
     console: "hvc0",
     cross_compile: "s390x-linux-gnu-",
+    cross_package: "gcc-s390x-linux-gnu",
     virtio_bus: "ccw",
+    gpt_root: 0x5eead9a9_fe09_4a1e_a1d7_520d00531306,
+    gpt_root_verity: 0xb325bfbe_c7be_4ab8_8357_139e652d2f6b,
+    efi: None,
 };
 
 const POWERPC64LE: Row = Row {
     name: "powerpc64le",
+    uname: "ppc64le",
     rust_triple: "powerpc64le-unknown-linux-musl",
     kernel_arch: "powerpc",
     kernel_image: "vmlinux",
     compressed_image: "arch/powerpc/boot/zImage.pseries",
     debian: "ppc64el",
+    oci: "ppc64le",
     qemu_binary: "qemu-system-ppc64",
+    qemu_package: "qemu-system-ppc",
     machine: "pseries",
     firmware: None,
-    emulated_cpu: "max",
+    emulated_cpu: "power9",
     emulated_cmdline: "",
     console: "hvc0",
     cross_compile: "powerpc64le-linux-gnu-",
+    cross_package: "gcc-powerpc64le-linux-gnu",
     virtio_bus: "pci",
+    gpt_root: 0xc31c45e6_3f39_412e_80fb_4809c4980599,
+    gpt_root_verity: 0x906bd944_4589_4aae_a4e4_dd983917446a,
+    efi: None,
 };
 
 const RISCV64: Row = Row {
     name: "riscv64",
+    uname: "riscv64",
     rust_triple: "riscv64gc-unknown-linux-musl",
     kernel_arch: "riscv",
     kernel_image: "arch/riscv/boot/Image",
     compressed_image: "arch/riscv/boot/Image.gz",
     debian: "riscv64",
+    oci: "riscv64",
     qemu_binary: "qemu-system-riscv64",
+    qemu_package: "qemu-system-misc",
     machine: "virt",
     firmware: None,
-    emulated_cpu: "max",
+    emulated_cpu: "rv64",
     emulated_cmdline: "",
     console: "hvc0",
     cross_compile: "riscv64-linux-gnu-",
+    cross_package: "gcc-riscv64-linux-gnu",
     virtio_bus: "pci",
+    gpt_root: 0x72ec70a6_cf74_40e6_bd49_4bda08e8f224,
+    gpt_root_verity: 0xb6ed5582_440b_4209_b8da_5ff7c419ea3d,
+    efi: Some(Efi { machine: 0x5064, name: "riscv64" }),
 };
 
 #[cfg(test)]
@@ -233,13 +292,16 @@ mod tests {
 
     #[test]
     fn names_that_must_tell_architectures_apart_do() {
-        let columns: [fn(&Row) -> &str; 6] = [
+        let columns: [fn(&Row) -> &str; 9] = [
             |row| row.name,
+            |row| row.uname,
             |row| row.rust_triple,
             |row| row.kernel_arch,
             |row| row.debian,
+            |row| row.oci,
             |row| row.qemu_binary,
             |row| row.cross_compile,
+            |row| row.cross_package,
         ];
         for column in columns {
             let mut names: Vec<_> = Arch::ALL.iter().map(|arch| column(arch.row())).collect();
@@ -247,6 +309,15 @@ mod tests {
             names.dedup();
             assert_eq!(names.len(), Arch::ALL.len(), "{names:?}");
         }
+    }
+
+    #[test]
+    fn partition_types_tell_architectures_and_uses_apart() {
+        let mut types: Vec<_> =
+            Arch::ALL.iter().flat_map(|arch| [arch.row().gpt_root, arch.row().gpt_root_verity]).collect();
+        types.sort_unstable();
+        types.dedup();
+        assert_eq!(types.len(), 2 * Arch::ALL.len());
     }
 
     #[test]

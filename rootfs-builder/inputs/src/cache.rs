@@ -15,6 +15,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Cache {
     root: PathBuf,
+    offline: bool,
 }
 
 impl Cache {
@@ -28,7 +29,25 @@ impl Cache {
     /// A cache in a directory of the caller's choice, which is made if it is missing.
     pub fn at(root: &Path) -> Result<Self, Error> {
         fs::create_dir_all(root).map_err(at("create", root))?;
-        Ok(Cache { root: root.canonicalize().map_err(at("resolve", root))? })
+        Ok(Cache { root: root.canonicalize().map_err(at("resolve", root))?, offline: false })
+    }
+
+    /// The same cache for a build that must do with what is there: nothing is downloaded through it.
+    #[must_use]
+    pub fn offline(self, offline: bool) -> Self {
+        Cache { offline, ..self }
+    }
+
+    /// Whether nothing may be downloaded.
+    #[must_use]
+    pub fn is_offline(&self) -> bool {
+        self.offline
+    }
+
+    /// The directory of the cache.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// A directory for a tool that keeps a cache of its own, and looks after it.

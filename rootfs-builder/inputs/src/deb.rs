@@ -16,13 +16,37 @@ const HEADER: usize = 60;
 
 /// Lays the package's files below `into`. No maintainer script is run; owners and times are not kept.
 pub fn unpack_deb(deb: &Path, into: &Path) -> Result<(), Error> {
+    untar::unpack(deb, open_deb(deb, DebMember::Data)?, into)
+}
+
+/// One of the two archives in a package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DebMember {
+    /// `control.tar`: what dpkg knows of the package, and its scripts.
+    Control,
+    /// `data.tar`: the files.
+    Data,
+}
+
+impl DebMember {
+    const fn stem(self) -> &'static str {
+        match self {
+            DebMember::Control => "control.tar",
+            DebMember::Data => "data.tar",
+        }
+    }
+}
+
+/// One of a package's archives as a plain tar stream, for a reader who wants more of it than [`unpack_deb`] keeps.
+pub fn open_deb(deb: &Path, member: DebMember) -> Result<Box<dyn Read>, Error> {
+    let stem = member.stem();
     let wrong = |what: String| Error::Package { path: deb.to_owned(), what };
     let mut file = BufReader::new(File::open(deb).map_err(at("open", deb))?);
-    let member = find_member(&mut file, "data.tar").map_err(|e| wrong(e.to_string()))?;
-    let Some((name, size)) = member else { return Err(wrong("has no data.tar".to_owned())) };
-    let suffix = name.strip_prefix("data.tar").unwrap_or_default();
+    let found = find_member(&mut file, stem).map_err(|e| wrong(e.to_string()))?;
+    let Some((name, size)) = found else { return Err(wrong(format!("has no {stem}"))) };
+    let suffix = name.strip_prefix(stem).unwrap_or_default();
     let data = untar::decoder(suffix, file.take(size)).ok_or_else(|| wrong(format!("cannot read {name}")))?;
-    untar::unpack(deb, data.map_err(at("read", deb))?, into)
+    data.map_err(at("read", deb))
 }
 
 /// Leaves the reader at the content of the first member whose name begins with `prefix`; gives its name and size.

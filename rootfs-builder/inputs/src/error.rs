@@ -26,6 +26,12 @@ pub enum Error {
         /// The archive that was looked for.
         archive: crate::Archive,
     },
+    /// A file would have to be downloaded, and must not be.
+    #[error("offline: {what} is not in the cache: build once without --offline")]
+    Offline {
+        /// What is missing, by name and version.
+        what: String,
+    },
     /// A pinned file could not be downloaded.
     #[error("download {pin}: /{path} from the {archive} mirror: {cause}")]
     Download {
@@ -37,6 +43,8 @@ pub enum Error {
         archive: crate::Archive,
         /// What the mirror, or the network, said.
         cause: String,
+        /// Whether it said that there is no such file, or not any more.
+        absent: bool,
     },
     /// A downloaded file is not the pinned one.
     #[error("download {pin}: /{path}: {what} is {actual}, the pin says {expected}")]

@@ -1,4 +1,5 @@
 //! Gets a pinned file from the machine's mirror: checked by size and sha256, kept in the cache, with every wait bounded.
+//! A file that nobody can pin, because it says what is newest, comes without either, and has to prove itself to its reader.
 
 use std::{
     fs::File,
@@ -12,7 +13,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Cache, Key, Pin, Progress, Task,
+    Archive, Cache, Key, Pin, Progress, Task,
     error::{Error, at},
     key::hex,
     mirror,
@@ -29,6 +30,9 @@ pub fn fetch(cache: &Cache, pin: &Pin, progress: &Progress) -> Result<PathBuf, E
     let key = Key::new("download/v1").field("path", &pin.path).field("sha256", &pin.sha256);
     let file_name = pin.path.rsplit('/').next().unwrap_or_default();
     let entry = cache.build("downloads", &key, |into| {
+        if cache.is_offline() {
+            return Err(Error::Offline { what: format!("{pin} ({file_name})") });
+        }
         let base = mirror::base(pin.archive)?;
         let task = progress.task(&pin.name);
         retried(|| download(&base, pin, &into.join(file_name), &task))
@@ -36,8 +40,33 @@ pub fn fetch(cache: &Cache, pin: &Pin, progress: &Progress) -> Result<PathBuf, E
     Ok(entry.join(file_name))
 }
 
+/// A file of an archive as it is now, no longer than `limit`. It is anybody's word until its reader has checked who
+/// signed it.
+pub fn fetch_current(
+    archive: Archive,
+    path: &str,
+    limit: u64,
+    progress: &Progress,
+) -> Result<Vec<u8>, Error> {
+    let base = mirror::base(archive)?;
+    let file = Remote { base: &base, archive, path, called: path.to_owned() };
+    let task = progress.task(path);
+    task.doing("downloading");
+    retried(|| {
+        let mut bytes = Vec::new();
+        file.receive(limit, |chunk| {
+            bytes.extend(chunk);
+            Ok(())
+        })?;
+        match bytes.len() as u64 > limit {
+            true => Err(file.failed(format!("is longer than {limit} bytes"))),
+            false => Ok(bytes),
+        }
+    })
+}
+
 /// Tries again after a failure that may pass.
-fn retried(mut attempt: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
+fn retried<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
     let mut tries = 1;
     loop {
         match attempt() {
@@ -50,40 +79,70 @@ fn retried(mut attempt: impl FnMut() -> Result<(), Error>) -> Result<(), Error> 
     }
 }
 
-/// A full disk stays full; a mirror may recover, and a truncated answer arrive whole the next time.
+/// A full disk stays full, and what is not there does not come; a mirror may recover, and a truncated answer arrive whole the next time.
 fn may_pass(error: &Error) -> bool {
-    matches!(error, Error::Download { .. } | Error::Mismatch { .. })
+    matches!(error, Error::Download { absent: false, .. } | Error::Mismatch { .. })
 }
 
 fn download(base: &str, pin: &Pin, to: &Path, task: &Task) -> Result<(), Error> {
-    let failed = |cause: String| Error::Download {
-        pin: pin.to_string(),
-        path: pin.path.clone(),
-        archive: pin.archive,
-        cause,
-    };
-    task.bytes("downloading", 0, pin.size);
-    let agent = agent();
-    let response = agent.get(format!("{base}/{}", pin.path)).call().map_err(|e| failed(e.to_string()))?;
-    let chunks = read_aside(response.into_body().into_reader());
+    let remote = Remote { base, archive: pin.archive, path: &pin.path, called: pin.to_string() };
     let mut file = File::create(to).map_err(at("create", to))?;
     let (mut size, mut digest) = (0, Sha256::new());
-    loop {
-        let chunk = match chunks.recv_timeout(STALL) {
-            Ok(Ok(chunk)) if chunk.is_empty() => break,
-            Ok(Ok(chunk)) => chunk,
-            Ok(Err(error)) => return Err(failed(error.to_string())),
-            Err(_) => return Err(failed(format!("no data for {} s", STALL.as_secs()))),
-        };
+    task.bytes("downloading", 0, pin.size);
+    remote.receive(pin.size, |chunk| {
         size += chunk.len() as u64;
-        if size > pin.size {
-            break; // longer than the pin: no need to see how much longer
-        }
-        digest.update(&chunk);
-        file.write_all(&chunk).map_err(at("write", to))?;
-        task.bytes("downloading", size, pin.size);
-    }
+        digest.update(chunk);
+        task.bytes("downloading", size.min(pin.size), pin.size);
+        file.write_all(chunk).map_err(at("write", to))
+    })?;
     matches_pin(pin, size, &hex(&digest.finalize()))
+}
+
+/// A file of a mirror.
+struct Remote<'a> {
+    base: &'a str,
+    archive: Archive,
+    path: &'a str,
+    /// What a person calls it.
+    called: String,
+}
+
+impl Remote<'_> {
+    /// Gives the file's bytes to `take`, chunk by chunk. One that is longer than expected is not read to its end: the
+    /// last chunk is the one that takes it beyond.
+    fn receive(&self, expected: u64, mut take: impl FnMut(&[u8]) -> Result<(), Error>) -> Result<(), Error> {
+        let response = agent().get(format!("{}/{}", self.base, self.path)).call();
+        let body = response.map_err(|e| self.refused(&e))?.into_body();
+        let chunks = read_aside(body.into_reader());
+        let mut size = 0;
+        loop {
+            let chunk = match chunks.recv_timeout(STALL) {
+                Ok(Ok(chunk)) if chunk.is_empty() => return Ok(()),
+                Ok(Ok(chunk)) => chunk,
+                Ok(Err(error)) => return Err(self.failed(error.to_string())),
+                Err(_) => return Err(self.failed(format!("no data for {} s", STALL.as_secs()))),
+            };
+            size += chunk.len() as u64;
+            take(&chunk)?;
+            if size > expected {
+                return Ok(());
+            }
+        }
+    }
+
+    fn refused(&self, error: &ureq::Error) -> Error {
+        let absent = matches!(error, ureq::Error::StatusCode(404 | 410));
+        self.error(error.to_string(), absent)
+    }
+
+    fn failed(&self, cause: String) -> Error {
+        self.error(cause, false)
+    }
+
+    fn error(&self, cause: String, absent: bool) -> Error {
+        let (pin, path) = (self.called.clone(), self.path.to_owned());
+        Error::Download { pin, path, archive: self.archive, cause, absent }
+    }
 }
 
 fn matches_pin(pin: &Pin, size: u64, sha256: &str) -> Result<(), Error> {
@@ -145,7 +204,6 @@ mod tests {
     };
 
     use super::*;
-    use crate::Archive;
 
     /// The digest of "abc".
     const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -200,8 +258,9 @@ mod tests {
     #[test]
     fn a_missing_file_is_named() {
         let error = get("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").unwrap_err();
+        assert_eq!(error, "download p 1: /pool/p.deb from the debian mirror: http status: 404");
+        let error = get("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n").unwrap_err();
         assert!(error.starts_with("download p 1: /pool/p.deb from the debian mirror: "), "{error}");
-        assert!(error.contains("404"), "{error}");
     }
 
     #[test]
@@ -211,16 +270,35 @@ mod tests {
     }
 
     #[test]
+    fn offline_only_the_cache_answers() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap().offline(true);
+        let error = fetch(&cache, &pin(), &Progress::silent()).unwrap_err().to_string();
+        assert_eq!(error, "offline: p 1 (p.deb) is not in the cache: build once without --offline");
+        let key = Key::new("download/v1").field("path", &pin().path).field("sha256", &pin().sha256);
+        let fill = |into: &Path| std::fs::write(into.join("p.deb"), "abc").map_err(at("write", into));
+        cache.build("downloads", &key, fill).unwrap();
+        assert!(fetch(&cache, &pin(), &Progress::silent()).unwrap().ends_with("p.deb"));
+    }
+
+    #[test]
     fn only_what_may_pass_is_tried_again() {
         let mut tries = 0;
         let lasting = || at("write", "/x")(std::io::Error::other("full"));
         assert!(
             retried(|| {
                 tries += 1;
-                Err(lasting())
+                Err::<(), _>(lasting())
             })
             .is_err()
         );
         assert_eq!(tries, 1);
+        let refused = |response| {
+            let dir = tempfile::tempdir().unwrap();
+            let task = Progress::silent().task("t");
+            download(&mirror(response), &pin(), &dir.path().join("f"), &task).unwrap_err()
+        };
+        assert!(!may_pass(&refused("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")));
+        assert!(may_pass(&refused("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")));
     }
 }

@@ -20,10 +20,10 @@ mod progress;
 mod untar;
 
 pub use cache::Cache;
-pub use deb::unpack_deb;
+pub use deb::{DebMember, open_deb, unpack_deb};
 pub use error::Error;
-pub use fetch::fetch;
+pub use fetch::{fetch, fetch_current};
 pub use key::{Key, file_sha256, sha256};
 pub use pin::{Archive, Pin};
 pub use progress::{Progress, Task};
-pub use untar::unpack_tar;
+pub use untar::{confined, open_compressed, unpack_tar};

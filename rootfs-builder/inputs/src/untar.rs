@@ -16,10 +16,16 @@ use crate::error::{Error, at};
 pub fn unpack_tar(archive: &Path, into: &Path) -> Result<(), Error> {
     let name = archive.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     let suffix = name.rsplit_once(".tar").map_or("", |(_, suffix)| suffix);
-    let file = BufReader::new(File::open(archive).map_err(at("open", archive))?);
-    let unknown = || Error::Package { path: archive.to_owned(), what: "unknown compression".to_owned() };
-    let data = decoder(suffix, file).ok_or_else(unknown)?.map_err(at("read", archive))?;
+    let data = open_compressed(archive, suffix)?;
     unpack(archive, data, into)
+}
+
+/// The content of a compressed file. `suffix` says how it is compressed (`.xz`, `.gz`, `.zst`, or nothing).
+pub fn open_compressed(path: &Path, suffix: &str) -> Result<Box<dyn Read>, Error> {
+    let file = BufReader::new(File::open(path).map_err(at("open", path))?);
+    let unknown =
+        || Error::Package { path: path.to_owned(), what: format!("unknown compression {suffix:?}") };
+    decoder(suffix, file).ok_or_else(unknown)?.map_err(at("read", path))
 }
 
 /// The decoder for what stands behind `.tar`; none for an unknown one.
@@ -91,8 +97,8 @@ fn write_file(entry: &mut impl Read, to: &Path, mode: u32) -> io::Result<()> {
     io::copy(entry, &mut file).map(|_| ())
 }
 
-/// The name without `./`; none for one that could lead out.
-fn confined(path: &Path) -> Result<PathBuf, &'static str> {
+/// The name of an archive's entry without `./`, or what is wrong with one that could lead out.
+pub fn confined(path: &Path) -> Result<PathBuf, &'static str> {
     let mut inside = PathBuf::new();
     for part in path.components() {
         match part {

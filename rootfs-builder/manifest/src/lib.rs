@@ -1,5 +1,5 @@
-//! What a set of guest artefacts is: a directory with a kernel, an initial ramdisk, the agent on its own, and the
-//! `manifest.json` that names them.
+//! What a set of guest artefacts is: a directory with a kernel, a root file system in one or several formats, the agent on
+//! its own, and the `manifest.json` that names them.
 //!
 //! The builders write it, the host runtime reads it; neither knows how the other works. A manifest holds nothing of the
 //! machine it was made on: no path, no time, no user.
@@ -16,7 +16,10 @@ use sha2::{Digest, Sha256};
 /// The manifest's name in its directory.
 pub const FILE: &str = "manifest.json";
 /// The version of this format. A reader refuses any other.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// The name of the format that a VM boots without any disk.
+pub const INITRD: &str = "initrd";
 
 /// A set of artefacts that boots one kind of VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,18 +29,80 @@ pub struct Manifest {
     pub version: u32,
     /// Architecture of the guest, as in guest-arch: "x86_64".
     pub arch: String,
+    /// The recipe this was made by: "minimal".
+    pub recipe: String,
+    /// Which of our kernels it is: "lean", "debug", "hardened".
+    pub variant: String,
+    /// What the agent was built with beyond its usual: "policy".
+    pub features: Vec<String>,
     /// The kernel's release: "6.12.1".
     pub kernel_version: String,
     /// The kernel that QEMU boots.
     pub kernel: Artefact,
     /// The same kernel, in its smallest form.
     pub kernel_compressed: Artefact,
-    /// The initial ramdisk, which is all there is of a root file system.
-    pub initrd: Artefact,
-    /// The agent on its own, as it is in the ramdisk.
+    /// Every option of that kernel.
+    pub kernel_config: Artefact,
+    /// The agent on its own, as it is in every image.
     pub agent: Artefact,
-    /// What this kernel with this ramdisk must have on its command line. The host appends to it.
+    /// What any guest of this recipe has on its command line, before what a format adds.
     pub cmdline: String,
+    /// The root file system, once for each format it was written in.
+    pub images: Vec<Image>,
+    /// Read-only images that can be attached to a VM beside its root.
+    pub extensions: Vec<Extension>,
+    /// What is said about all of the above: contents, bills of material, provenance.
+    pub documents: Vec<Artefact>,
+}
+
+/// The root file system in one format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// The format's name: [`INITRD`], "erofs".
+    pub format: String,
+    /// The file that holds it.
+    pub artefact: Artefact,
+    /// What the kernel must have on its command line with this image as first disk, or as ramdisk. The host appends to it.
+    /// Nothing for what no kernel boots from.
+    pub cmdline: Option<String>,
+    /// What makes the kernel refuse a changed image, where the format has that.
+    pub verity: Option<Verity>,
+}
+
+/// A read-only image beside the root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extension {
+    /// Its name in the recipe.
+    pub name: String,
+    /// The file that holds it.
+    pub artefact: Artefact,
+    /// What makes the kernel refuse a changed one.
+    pub verity: Verity,
+}
+
+/// A dm-verity device: blocks of data and, elsewhere in the same file, the hash tree over them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Verity {
+    /// The one digest that vouches for every block, in hexadecimal.
+    pub root_hash: String,
+    /// What each block is hashed with, in hexadecimal.
+    pub salt: String,
+    /// The UUID in the tree's superblock.
+    pub uuid: String,
+    /// Bytes in a block, of data and of the tree.
+    pub block_size: u32,
+    /// How many blocks of data there are.
+    pub data_blocks: u64,
+    /// Where in the file the data is, in bytes.
+    pub data_offset: u64,
+    /// Where in the file the superblock is, in bytes; the tree begins one block later.
+    pub hash_offset: u64,
+    /// The word of the command line that makes the kernel set the device up by itself, before it mounts its root. It names
+    /// the disk that the image is on: the first of the machine for a root, the ones behind it for extensions.
+    pub dm_mod_create: String,
 }
 
 /// One file of the set.
@@ -87,6 +152,14 @@ pub enum Error {
         /// The name.
         file: String,
     },
+    /// The set cannot be booted in the way that is wanted.
+    #[error("artefacts {}: there is no {format} in this set: build it with --format {format}", path.display())]
+    NoFormat {
+        /// The manifest.
+        path: PathBuf,
+        /// The format that is wanted.
+        format: &'static str,
+    },
     /// A file is not the one the manifest is about.
     #[error("artefacts {}: {found} bytes, the manifest says {expected}: build the image again", path.display())]
     Size {
@@ -125,8 +198,18 @@ impl Manifest {
 
     /// Every file of the set, in the order of the fields.
     #[must_use]
-    pub fn artefacts(&self) -> [&Artefact; 4] {
-        [&self.kernel, &self.kernel_compressed, &self.initrd, &self.agent]
+    pub fn artefacts(&self) -> Vec<&Artefact> {
+        let mut all = vec![&self.kernel, &self.kernel_compressed, &self.kernel_config, &self.agent];
+        all.extend(self.images.iter().map(|image| &image.artefact));
+        all.extend(self.extensions.iter().map(|extension| &extension.artefact));
+        all.extend(&self.documents);
+        all
+    }
+
+    /// The root file system in a format, if there is one.
+    #[must_use]
+    pub fn image(&self, format: &str) -> Option<&Image> {
+        self.images.iter().find(|image| image.format == format)
     }
 
     /// Where the kernel is that QEMU boots.
@@ -135,10 +218,17 @@ impl Manifest {
         dir.join(&self.kernel.file)
     }
 
-    /// Where the initial ramdisk is.
+    /// The image of a VM that has its root in a ramdisk.
+    pub fn initrd(&self, dir: &Path) -> Result<&Image, Error> {
+        self.image(INITRD).ok_or_else(|| Error::NoFormat { path: dir.join(FILE), format: INITRD })
+    }
+}
+
+impl Image {
+    /// Where its file is.
     #[must_use]
-    pub fn initrd_path(&self, dir: &Path) -> PathBuf {
-        dir.join(&self.initrd.file)
+    pub fn path(&self, dir: &Path) -> PathBuf {
+        dir.join(&self.artefact.file)
     }
 }
 
@@ -197,19 +287,31 @@ mod tests {
     use super::*;
 
     fn set(dir: &Path) -> Manifest {
-        for name in ["vmlinux", "bzImage", "initrd.cpio.zst", "husk-agent"] {
+        for name in ["vmlinux", "bzImage", "kernel.config", "initrd.cpio.zst", "rootfs.erofs", "husk-agent"] {
             fs::write(dir.join(name), "abc").unwrap();
         }
         let measure = |file| Artefact::measure(dir, file).unwrap();
+        let image = |format: &str, file| Image {
+            format: format.into(),
+            artefact: measure(file),
+            cmdline: Some("console=hvc0".into()),
+            verity: None,
+        };
         Manifest {
             version: VERSION,
             arch: "x86_64".into(),
+            recipe: "minimal".into(),
+            variant: "lean".into(),
+            features: vec![],
             kernel_version: "6.12.1".into(),
             kernel: measure("vmlinux"),
             kernel_compressed: measure("bzImage"),
-            initrd: measure("initrd.cpio.zst"),
+            kernel_config: measure("kernel.config"),
             agent: measure("husk-agent"),
             cmdline: "console=hvc0".into(),
+            images: vec![image("erofs", "rootfs.erofs"), image(INITRD, "initrd.cpio.zst")],
+            extensions: vec![],
+            documents: vec![],
         }
     }
 
@@ -230,7 +332,9 @@ mod tests {
         assert_eq!(Manifest::load(dir.path()).unwrap(), manifest);
         assert_eq!(manifest.kernel.size, 3);
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(manifest.initrd.sha256, abc);
+        let initrd = manifest.initrd(dir.path()).unwrap();
+        assert_eq!(initrd.artefact.sha256, abc);
+        assert_eq!(initrd.path(Path::new("/x")), Path::new("/x/initrd.cpio.zst"));
         assert_eq!(manifest.kernel_path(Path::new("/x")), Path::new("/x/vmlinux"));
     }
 
@@ -242,11 +346,20 @@ mod tests {
         assert_eq!(gone, "artefacts /x/vmlinux: no such file");
         let cut = broken(|dir, _| fs::write(dir.join("initrd.cpio.zst"), "a").unwrap());
         assert_eq!(cut, "artefacts /x/initrd.cpio.zst: 1 bytes, the manifest says 3: build the image again");
-        let later = broken(|_, m| m.version = 2);
+        let later = broken(|_, m| m.version = 3);
         assert!(
-            later.starts_with("artefacts /x/manifest.json: format version 2, this husk reads 1"),
+            later.starts_with("artefacts /x/manifest.json: format version 3, this husk reads 2"),
             "{later}"
         );
+    }
+
+    #[test]
+    fn a_set_without_a_ramdisk_says_how_to_get_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut manifest = set(dir.path());
+        manifest.images.retain(|image| image.format != INITRD);
+        let error = manifest.initrd(Path::new("/x")).unwrap_err().to_string();
+        assert!(error.starts_with("artefacts /x/manifest.json: there is no initrd in this set"), "{error}");
     }
 
     #[test]
@@ -263,7 +376,7 @@ mod tests {
     #[test]
     fn garbage_is_told_with_its_place() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(FILE), "{\"version\": 1, \"arch\": 3}").unwrap();
+        fs::write(dir.path().join(FILE), "{\"version\": 2, \"arch\": 3}").unwrap();
         let error = Manifest::load(dir.path()).unwrap_err().to_string();
         assert!(error.contains("invalid type: integer `3`, expected a string at line 1"), "{error}");
     }

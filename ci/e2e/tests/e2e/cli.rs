@@ -86,7 +86,7 @@ fn a_directory_serves_as_the_root() {
     Cli::test(async |cli| {
         let rootfs = cli.dir().join("rootfs");
         let image = husk::image::Reference { dir: cli.settings().image.clone(), name: None };
-        husk::image::unpack(&image, &rootfs, &false.into()).unwrap();
+        husk::image::unpack(&image, cli.settings().arch(), &rootfs, &false.into()).unwrap();
         let words = [
             "run",
             "--rm",

@@ -2,6 +2,7 @@
 //!
 //! | file | what goes in it |
 //! |---|---|
+//! | `arches` | what has to work on every architecture, each of which runs these tests |
 //! | `boot` | a VM's way up and down: Health, Version, details, logs, power-off |
 //! | `startup` | how the guest is set up: mounts, settings, the log, the debug console |
 //! | `vsock` | the same agent over the other transport |
@@ -45,6 +46,7 @@
 //! | `cli` | the `husk` binary |
 //! | `bad_input` | what `husk` says and leaves behind when it cannot do what it was asked for |
 
+mod arches;
 mod bad_input;
 mod bad_requests;
 mod boot;

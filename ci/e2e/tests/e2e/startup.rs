@@ -7,7 +7,9 @@ use std::time::Duration;
 use agent_api::ports;
 use e2e::{Boot, Cli, Guest, Settings, test};
 use guest_manifest::Manifest;
+use guest_tree::{Node, Origin, Tree};
 use husk::image::Reference;
+use initrd::Compression;
 use serde_json::Value;
 use tempfile::{NamedTempFile, TempDir};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -196,17 +198,22 @@ impl Shell {
         let settings = Settings::get();
         let dir = TempDir::new().unwrap();
         let image = Reference { dir: settings.image.clone(), name: None };
-        husk::image::unpack(&image, &dir.path().join("rootfs"), &AtomicBool::new(false)).unwrap();
-        let busybox = std::fs::read(dir.path().join("rootfs/bin/busybox")).unwrap();
+        let rootfs = dir.path().join("rootfs");
+        husk::image::unpack(&image, settings.arch(), &rootfs, &AtomicBool::new(false)).unwrap();
+        let busybox = std::fs::read(rootfs.join("bin/busybox")).unwrap();
         let applets = ["sh", "tty", "tr", "sleep", "ps", "grep", "stty"];
-        let mut archive = initrd::Initrd::new().file("/bin/busybox", 0o755, busybox).unwrap();
+        let origin = Origin::from("the test");
+        let mut tree = Tree::new();
+        tree.put("/bin/busybox", Node::file(0o755, busybox, &origin)).unwrap();
         for applet in applets {
-            archive = archive.symlink(&format!("/bin/{applet}"), "busybox").unwrap();
+            tree.put(format!("/bin/{applet}"), Node::symlink("busybox", &origin)).unwrap();
         }
-        let mut bytes = archive.to_cpio().unwrap();
+        let mut bytes = initrd::to_vec(&tree, 0, Compression::None).unwrap();
         bytes.resize(bytes.len().next_multiple_of(512), 0);
         let manifest = Manifest::load(&settings.artefacts).unwrap();
-        bytes.extend(std::fs::read(manifest.initrd_path(&settings.artefacts)).unwrap());
+        bytes.extend(
+            std::fs::read(manifest.initrd(&settings.artefacts).unwrap().path(&settings.artefacts)).unwrap(),
+        );
         let file = NamedTempFile::with_prefix("husk-initrd-").unwrap();
         std::fs::write(file.path(), bytes).unwrap();
         Shell(file)

@@ -1,0 +1,237 @@
+//! A package taken apart: its files with modes and owners, and what dpkg knows of it. Taken apart once per digest; the
+//! contents stay in the cache, where a tree refers to them.
+//!
+//! A package is hostile here, though somebody signed for it. Names that could lead out are refused, and devices, pipes,
+//! sparse files, and whatever is larger than anything in Debian. Its scripts are not even looked at.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use guest_inputs::{Cache, DebMember, Key, Progress, confined};
+use serde::{Deserialize, Serialize};
+use tar::EntryType;
+
+use crate::error::{Error, at};
+use crate::package::Package;
+
+/// What a package may have at most. Debian's largest are debug symbols and games.
+#[derive(Debug, Clone, Copy)]
+struct Budget {
+    file: u64,
+    package: u64,
+    entries: usize,
+}
+
+const BUDGET: Budget = Budget { file: 2 << 30, package: 8 << 30, entries: 200_000 };
+/// Where the list of a package's files is among its cached ones.
+const LIST: &str = "list.json";
+
+/// A package in the cache.
+#[derive(Debug)]
+pub(crate) struct Unpacked {
+    /// What dpkg knows: the control file, as it is in the package.
+    pub(crate) control: String,
+    /// In the package's order.
+    pub(crate) entries: Vec<Entry>,
+    directory: PathBuf,
+}
+
+/// A file of a package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    /// Without a leading slash; empty for the root.
+    pub(crate) path: String,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    Directory,
+    /// By number of its content, which hard links share.
+    File(usize),
+    Symlink(String),
+}
+
+#[derive(Serialize, Deserialize)]
+struct List {
+    control: String,
+    entries: Vec<Entry>,
+}
+
+impl Unpacked {
+    /// Fetches a package and takes it apart, if the cache does not have it.
+    pub(crate) fn of(package: &Package, cache: &Cache, progress: &Progress) -> Result<Self, Error> {
+        let key = Key::new("package/v1").field("sha256", &package.sha256);
+        let directory = cache.build("packages", &key, |into| {
+            let deb = guest_inputs::fetch(cache, &package.pin(), progress)?;
+            take_apart(&deb, &format!("{} {}", package.name, package.version), into, BUDGET)
+        })?;
+        Unpacked::read(directory)
+    }
+
+    /// Where a file's content is.
+    pub(crate) fn content(&self, number: usize) -> PathBuf {
+        self.directory.join(number.to_string())
+    }
+
+    fn read(directory: PathBuf) -> Result<Self, Error> {
+        let path = directory.join(LIST);
+        let text = fs::read(&path).map_err(at("read", &path))?;
+        let list: List = serde_json::from_slice(&text).map_err(|e| at("read", &path)(e.into()))?;
+        Ok(Unpacked { control: list.control, entries: list.entries, directory })
+    }
+}
+
+/// Lays a package's list and contents into a directory.
+fn take_apart(deb: &Path, package: &str, into: &Path, budget: Budget) -> Result<(), Error> {
+    let control = read_control(deb, package)?;
+    let limited = Limited { data: guest_inputs::open_deb(deb, DebMember::Data)?, left: budget.package };
+    let mut parts =
+        Parts { package, into, budget, entries: Vec::new(), contents: 0, by_path: BTreeMap::new() };
+    let mut tar = tar::Archive::new(limited);
+    for entry in tar.entries().map_err(at("read", deb))? {
+        parts.take(&mut entry.map_err(at("read", deb))?)?;
+    }
+    let path = into.join(LIST);
+    let list = List { control, entries: parts.entries };
+    let text = serde_json::to_vec(&list).map_err(|e| at("write", &path)(e.into()))?;
+    fs::write(&path, text).map_err(at("write", &path))
+}
+
+/// The control file, out of its archive, in which there are also scripts.
+fn read_control(deb: &Path, package: &str) -> Result<String, Error> {
+    /// Longer than any.
+    const LIMIT: u64 = 1 << 20;
+    let wrong = |what: String| Error::Package { package: package.to_owned(), what };
+    let limited = Limited { data: guest_inputs::open_deb(deb, DebMember::Control)?, left: 64 * LIMIT };
+    let mut tar = tar::Archive::new(limited);
+    for entry in tar.entries().map_err(at("read", deb))? {
+        let mut entry = entry.map_err(at("read", deb))?;
+        if inside(entry.path()).as_deref() != Ok("control") {
+            continue;
+        }
+        if entry.size() > LIMIT {
+            return Err(wrong(format!("its control file has more than {LIMIT} bytes")));
+        }
+        let mut control = String::new();
+        entry.read_to_string(&mut control).map_err(at("read the control file of", deb))?;
+        return Ok(control);
+    }
+    Err(wrong("has no control file".to_owned()))
+}
+
+/// A package's files as they are taken out.
+struct Parts<'a> {
+    /// Name and version.
+    package: &'a str,
+    into: &'a Path,
+    budget: Budget,
+    entries: Vec<Entry>,
+    contents: usize,
+    /// Number of the content of each file so far: hard links name one.
+    by_path: BTreeMap<String, usize>,
+}
+
+impl Parts<'_> {
+    fn take(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> Result<(), Error> {
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let package = self.package;
+        let refuse =
+            |what: String| Error::Package { package: package.to_owned(), what: format!("{name:?} {what}") };
+        if self.entries.len() == self.budget.entries {
+            return Err(refuse(format!("is one file more than the limit of {}", self.budget.entries)));
+        }
+        let path = inside(entry.path()).map_err(refuse)?;
+        let header = entry.header();
+        let kind = match header.entry_type() {
+            EntryType::XGlobalHeader => return Ok(()), // carries no file
+            EntryType::Directory => Kind::Directory,
+            EntryType::Regular | EntryType::Continuous => {
+                let size = entry.size();
+                if size > self.budget.file {
+                    return Err(refuse(format!(
+                        "has {size} bytes, more than the limit of {}",
+                        self.budget.file
+                    )));
+                }
+                Kind::File(self.write(entry)?)
+            }
+            EntryType::Link => {
+                let target =
+                    entry.link_name().ok().flatten().ok_or_else(|| refuse("links to nothing".to_owned()))?;
+                let target = inside(Ok(target)).map_err(refuse)?;
+                let known = self.by_path.get(&target);
+                Kind::File(*known.ok_or_else(|| {
+                    refuse(format!("is a hard link to {target:?}, which is no file before it"))
+                })?)
+            }
+            EntryType::Symlink => {
+                let target = entry.link_name_bytes().ok_or_else(|| refuse("links to nothing".to_owned()))?;
+                let target = String::from_utf8(target.into_owned());
+                let target = target.map_err(|_| refuse("links to a name that is not text".to_owned()))?;
+                if target.is_empty() || target.contains('\0') {
+                    return Err(refuse("links to nothing".to_owned()));
+                }
+                Kind::Symlink(target)
+            }
+            EntryType::Char | EntryType::Block => return Err(refuse("is a device".to_owned())),
+            EntryType::Fifo => return Err(refuse("is a pipe".to_owned())),
+            EntryType::GNUSparse => return Err(refuse("is a sparse file".to_owned())),
+            _ => return Err(refuse("is neither file, directory nor link".to_owned())),
+        };
+        if let Kind::File(number) = kind {
+            self.by_path.insert(path.clone(), number);
+        }
+        let header = entry.header();
+        let number = |field: io::Result<u64>| field.ok().and_then(|n| u32::try_from(n).ok());
+        let odd = |what: &str| refuse(format!("has an odd {what}"));
+        let mode = header.mode().map_err(|_| odd("mode"))? & 0o7777;
+        let uid = number(header.uid()).ok_or_else(|| odd("owner"))?;
+        let gid = number(header.gid()).ok_or_else(|| odd("group"))?;
+        self.entries.push(Entry { path, mode, uid, gid, kind });
+        Ok(())
+    }
+
+    fn write(&mut self, data: &mut impl Read) -> Result<usize, Error> {
+        let number = self.contents;
+        self.contents += 1;
+        let path = self.into.join(number.to_string());
+        let mut file = File::create_new(&path).map_err(at("create", &path))?;
+        io::copy(data, &mut file).map_err(at("unpack into", &path))?;
+        Ok(number)
+    }
+}
+
+/// A name as a tree takes it, or what is wrong with it.
+fn inside(path: io::Result<std::borrow::Cow<'_, Path>>) -> Result<String, String> {
+    let path = path.map_err(|_| "has no name".to_owned())?;
+    let inside = confined(&path).map_err(str::to_owned)?;
+    let text = inside.into_os_string().into_string().map_err(|_| "is not text".to_owned())?;
+    match text.contains('\0') {
+        true => Err("has a zero byte in its name".to_owned()),
+        false => Ok(text),
+    }
+}
+
+/// A stream that ends with an error where it has too much: compression hides any size.
+struct Limited<R> {
+    data: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let n = self.data.read(into)?;
+        let left = self.left.checked_sub(n as u64);
+        self.left = left.ok_or_else(|| io::Error::other("it is larger than any package of Debian's"))?;
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
