@@ -134,7 +134,10 @@ fn every_part_has_to_be_for_the_machine() {
 
 proptest! {
     #[test]
-    fn no_stub_makes_it_panic(changes in proptest::collection::vec((0..0x204_usize, any::<u8>()), 1..20), length in 0..0x205_usize) {
+    fn no_stub_makes_it_panic(
+        changes in proptest::collection::vec((0..0x204_usize, any::<u8>()), 1..20),
+        length in 0..0x205_usize,
+    ) {
         let mut stub = stub(0x8664);
         changes.iter().for_each(|(at, byte)| stub[*at] = *byte);
         stub.truncate(length);
