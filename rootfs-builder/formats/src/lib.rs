@@ -13,6 +13,7 @@ pub mod erofs;
 pub mod ext4;
 pub mod kata;
 pub mod oci;
+pub mod squashfs;
 pub mod uki;
 pub mod verity;
 

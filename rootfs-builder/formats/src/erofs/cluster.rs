@@ -2,7 +2,9 @@
 //!
 //! The index has an entry for each 4096 bytes of content. One in which a stretch begins says at which byte, and in which
 //! block the stretch is; the others say how far away the entries with beginnings are. So no two stretches may begin in the
-//! same 4096 bytes: each but the last is at least that long.
+//! same 4096 bytes: each but the last is at least that long. Where the last one ends another seems to begin, as at the end of
+//! any other; else the kernel takes it to be as long as its entries are (`z_erofs_do_map_blocks`), and refuses one that is
+//! not compressed and yet longer than its block.
 
 use super::{BLOCK, lz4};
 
@@ -57,11 +59,16 @@ pub(super) fn index(stretches: &[Stretch], size: u64, first: u32) -> Vec<u8> {
     };
     let clusters = size.div_ceil(BLOCK as u64);
     let cluster_of = |stretch: &Stretch| stretch.start / BLOCK as u64;
-    for (number, stretch) in stretches.iter().enumerate() {
+    let begun = stretches.last().map_or(0, |last| cluster_of(last) + 1);
+    let end =
+        (begun < clusters && size % BLOCK as u64 != 0).then_some(Stretch { start: size, kept: Kept::AsItIs });
+    let places = (first..).map(Some).take(stretches.len()).chain([None]);
+    let mut rest = stretches.iter().chain(&end).zip(places).peekable();
+    while let Some((stretch, place)) = rest.next() {
         let head = cluster_of(stretch);
         let offset = (stretch.start % BLOCK as u64) as u16;
-        put(stretch.kept as u16, offset, (first + number as u32).to_le_bytes());
-        let next = stretches.get(number + 1).map_or(clusters, cluster_of);
+        put(stretch.kept as u16, offset, place.unwrap_or_default().to_le_bytes());
+        let next = rest.peek().map_or(clusters, |(next, _)| cluster_of(next));
         for cluster in head + 1..next {
             let (back, ahead) = ((cluster - head) as u16, (next - cluster) as u16);
             put(GOES_ON, 0, (u32::from(ahead) << 16 | u32::from(back)).to_le_bytes());
@@ -89,17 +96,21 @@ mod tests {
         list
     }
 
+    fn entries(index: &[u8]) -> Vec<[u16; 4]> {
+        let half = |entry: &[u8], i: usize| u16::from_le_bytes([entry[2 * i], entry[2 * i + 1]]);
+        index[INDEX_HEADER..].chunks(8).map(|entry| std::array::from_fn(|i| half(entry, i))).collect()
+    }
+
+    fn at(start: u64, kept: Kept) -> Stretch {
+        Stretch { start, kept }
+    }
+
     #[test]
     fn an_entry_for_each_4096_bytes_leads_to_its_beginning() {
-        let at = |start, kept| Stretch { start, kept };
         let list =
             [at(0, Kept::Compressed), at(3 * 4096 + 5, Kept::AsItIs), at(4 * 4096 + 5, Kept::Compressed)];
-        let index = index(&list, 6 * 4096 + 1, 100);
-        assert_eq!(index.len(), index_len(6 * 4096 + 1));
-        let entries: Vec<_> = index[INDEX_HEADER..]
-            .chunks(8)
-            .map(|entry| std::array::from_fn(|i| u16::from_le_bytes([entry[2 * i], entry[2 * i + 1]])))
-            .collect();
+        let index = index(&list, 7 * 4096, 100);
+        assert_eq!(index.len(), index_len(7 * 4096));
         let expected = [
             [1, 0, 100, 0],
             [2, 0, 1, 2],
@@ -109,7 +120,56 @@ mod tests {
             [2, 0, 1, 2],
             [2, 0, 2, 1],
         ];
-        assert_eq!(entries, expected);
+        assert_eq!(entries(&index), expected);
+    }
+
+    #[test]
+    fn where_the_last_stretch_ends_another_seems_to_begin() {
+        let list = [at(0, Kept::Compressed), at(4096 + 3000, Kept::AsItIs)];
+        let ends_later = [[1, 0, 9, 0], [0, 3000, 10, 0], [0, 7, 0, 0]];
+        assert_eq!(entries(&index(&list, 2 * 4096 + 7, 9)), ends_later);
+        let ends_with_its_block = [[1, 0, 9, 0], [0, 3000, 10, 0]];
+        assert_eq!(entries(&index(&list, 2 * 4096, 9)), ends_with_its_block);
+        assert_eq!(entries(&index(&list, 4096 + 3500, 9)), ends_with_its_block);
+    }
+
+    /// How the kernel finds what a byte is in: the stretch's first byte, the byte behind it, and its type.
+    fn mapped(entries: &[[u16; 4]], byte: u64) -> (u64, u64, u16) {
+        let (cluster, offset) = ((byte / BLOCK as u64) as usize, (byte % BLOCK as u64) as u16);
+        let [kind, begins, back, _] = entries[cluster];
+        let at = |cluster: usize, offset: u16| cluster as u64 * BLOCK as u64 + u64::from(offset);
+        let (head, end) = match kind {
+            GOES_ON => (cluster - usize::from(back), at(cluster + 1, 0)),
+            _ if offset >= begins => (cluster, at(cluster + 1, 0)),
+            _ => match entries[cluster - 1] {
+                [GOES_ON, _, back, _] => (cluster - 1 - usize::from(back), at(cluster, begins)),
+                _ => (cluster - 1, at(cluster, begins)),
+            },
+        };
+        (at(head, entries[head][1]), end, entries[head][0])
+    }
+
+    #[test]
+    fn the_kernel_finds_every_byte_and_no_stretch_too_long_for_its_block() {
+        for size in [4097, 8191, 8192, 8193, 50_000, 65_536, 65_537, 131_073, 200_000] {
+            let content: Vec<u8> = (0..)
+                .flat_map(|n: u32| format!("{n} of {size}: {}", n.pow(2) % 1009).into_bytes())
+                .take(size)
+                .collect();
+            let list = stretches(&content);
+            let kept: Vec<_> = list.iter().map(|(stretch, _)| stretch.clone()).collect();
+            let entries = entries(&index(&kept, size as u64, 1));
+            for (stretch, length) in &list {
+                for byte in [stretch.start, stretch.start + *length as u64 - 1] {
+                    let (start, end, kind) = mapped(&entries, byte);
+                    assert_eq!((start, kind), (stretch.start, stretch.kept as u16), "byte {byte} of {size}");
+                    assert!(
+                        kind == Kept::Compressed as u16 || end - start <= BLOCK as u64,
+                        "byte {byte} of {size}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]
