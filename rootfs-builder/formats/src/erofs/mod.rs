@@ -55,7 +55,7 @@ pub enum Compression {
     #[default]
     None,
     /// Each block holds as much of a file as fits it with LZ4 (`CONFIG_EROFS_FS_ZIP`); files that gain nothing stay as
-    /// they are.
+    /// they are. A kernel with larger pages than our blocks (64 KiB, as powerpc64le may have) calls that experimental.
     Lz4,
 }
 

@@ -26,7 +26,7 @@ pub use superblock::{MAX_SALT, Superblock};
 pub use table::{HashPlace, Mapping, OnCorruption};
 pub use verify::verify;
 
-/// The size of data blocks and hash blocks: the page size of all our kernels but powerpc64le's, and what all can read.
+/// The size of data blocks and hash blocks. Kernels take none that is larger than their pages, and no page is smaller.
 pub const BLOCK: usize = 4096;
 
 /// The size of a digest.
