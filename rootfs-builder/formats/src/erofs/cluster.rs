@@ -60,8 +60,8 @@ pub(super) fn index(stretches: &[Stretch], size: u64, first: u32) -> Vec<u8> {
     let clusters = size.div_ceil(BLOCK as u64);
     let cluster_of = |stretch: &Stretch| stretch.start / BLOCK as u64;
     let begun = stretches.last().map_or(0, |last| cluster_of(last) + 1);
-    let end =
-        (begun < clusters && size % BLOCK as u64 != 0).then_some(Stretch { start: size, kept: Kept::AsItIs });
+    let end = (begun < clusters && !size.is_multiple_of(BLOCK as u64))
+        .then_some(Stretch { start: size, kept: Kept::AsItIs });
     let places = (first..).map(Some).take(stretches.len()).chain([None]);
     let mut rest = stretches.iter().chain(&end).zip(places).peekable();
     while let Some((stretch, place)) = rest.next() {
