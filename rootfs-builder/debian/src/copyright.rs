@@ -37,15 +37,19 @@ const SPDX: &[(&str, &str)] = &[
     ("zlib", "Zlib"),
 ];
 
-/// The licence of a package whose files are in a tree: an SPDX expression, or "NOASSERTION".
-pub(crate) fn licence(tree: &Tree, package: &str) -> String {
-    let path = tree.resolve(format!("usr/share/doc/{package}/copyright"));
-    let Some(Kind::File(content)) = path.and_then(|path| tree.get(path)).map(|node| &node.kind) else {
-        return UNKNOWN.to_owned();
-    };
-    let bytes = if content.len() <= LIMIT { content.bytes().ok() } else { None };
-    let text = bytes.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
-    text.and_then(|text| of_text(&text)).unwrap_or_else(|| UNKNOWN.to_owned())
+/// The copyright file of a package whose files are in a tree; none if it has none that is text.
+pub(crate) fn text(tree: &Tree, package: &str) -> Option<String> {
+    let path = tree.resolve(format!("usr/share/doc/{package}/copyright"))?;
+    let Kind::File(content) = &tree.get(path)?.kind else { return None };
+    if content.len() > LIMIT {
+        return None;
+    }
+    String::from_utf8(content.bytes().ok()?.to_vec()).ok()
+}
+
+/// The licence that a copyright file gives: an SPDX expression, or "NOASSERTION".
+pub(crate) fn licence(text: &str) -> String {
+    of_text(text).unwrap_or_else(|| UNKNOWN.to_owned())
 }
 
 /// The licence of `Files: *` in a machine-readable copyright file.
@@ -126,7 +130,8 @@ mod tests {
         let text = format!("{HEAD}Files: *\nLicense: Expat\n");
         tree.put("usr/share/doc/one/copyright", Node::file(0o644, text.as_str(), &origin)).unwrap();
         tree.put("usr/share/doc/two", Node::symlink("one", &origin)).unwrap();
-        assert_eq!(licence(&tree, "two"), "MIT");
-        assert_eq!(licence(&tree, "three"), "NOASSERTION");
+        assert_eq!(super::text(&tree, "two").map(|text| licence(&text)).as_deref(), Some("MIT"));
+        assert_eq!(super::text(&tree, "three"), None);
+        assert_eq!(licence("free text"), "NOASSERTION");
     }
 }

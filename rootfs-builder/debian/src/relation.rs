@@ -128,6 +128,8 @@ pub(crate) fn spelt(group: &[Relation]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -179,5 +181,14 @@ mod tests {
     fn other_architectures_are_not_meant() {
         let is_for = |text: &str| relation(text).unwrap().is_for("arm64");
         assert!(is_for("a") && is_for("a:any") && is_for("a:arm64") && !is_for("a:i386"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_spelt_so_that_it_is_read_again(text in "[a-c:|, ()<>=0-9.~\u{e4}-]{0,24}") {
+            let Ok(all) = groups(&text) else { return Ok(()) };
+            let spelt: Vec<_> = all.iter().map(|group| spelt(group)).collect();
+            prop_assert_eq!(groups(&spelt.join(", ")), Ok(all));
+        }
     }
 }
