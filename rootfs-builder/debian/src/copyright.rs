@@ -1,7 +1,8 @@
 //! A package's licence, as its copyright file has it in Debian's machine-readable form (DEP 5).
 //!
-//! That form gives a licence to each group of files of the source; a bill of materials has room for one a package. It is
-//! that of `Files: *`, the one for whatever has no other. Free text is not guessed at: most other packages have that.
+//! That form gives a licence to each group of files of the source; a bill of materials has room for one a
+//! package. It is that of `Files: *`, the one for whatever has no other. Free text is not guessed at: most
+//! other packages have that.
 
 use guest_tree::{Kind, Tree};
 

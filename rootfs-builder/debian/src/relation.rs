@@ -4,7 +4,8 @@ use std::fmt;
 
 use crate::version::Version;
 
-/// One of the alternatives of a dependency: a package's or a virtual package's name, and which versions of it will do.
+/// One of the alternatives of a dependency: a package's or a virtual package's name, and which versions of it
+/// will do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Relation {
     pub(crate) name: String,
@@ -69,8 +70,8 @@ pub(crate) fn is_package_name(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b))
 }
 
-/// `name[:architecture] [(comparison version)]`. Restrictions to architectures or build profiles have no place in a binary
-/// package.
+/// `name[:architecture] [(comparison version)]`. Restrictions to architectures or build profiles have no
+/// place in a binary package.
 fn relation(text: &str) -> Result<Relation, String> {
     let text = text.trim();
     let wrong = |what: &str| format!("{text:?} is no dependency: {what}");
