@@ -111,17 +111,15 @@ impl Boot {
         self
     }
 
-    /// With this disk behind virtio-blk. The first is in slot 10 (hexadecimal) of the root bus, which is its PCI path
-    /// too; the next in 11, and so on.
+    /// With this disk behind virtio-blk, at [`disk_address`] 0, the next at 1, and so on.
     pub fn disk(mut self, disk: &Disk) -> Boot {
-        let (id, slot) = (format!("disk{}", self.disks), 0x10 + self.disks);
+        let (id, slot) = (format!("disk{}", self.disks), FIRST_SLOT + self.disks);
         self.disks += 1;
-        self.qemu(&[
-            "-drive",
-            &disk.drive(&id),
-            "-device",
-            &format!("virtio-blk-pci,drive={id},addr={slot:#x}"),
-        ])
+        let device = match Settings::get().arch().row().virtio_bus {
+            "ccw" => format!("virtio-blk-ccw,drive={id},devno=fe.0.{slot:04x}"),
+            bus => format!("virtio-blk-{bus},drive={id},addr={slot:#x}"),
+        };
+        self.qemu(&["-drive", &disk.drive(&id), "-device", &device])
     }
 
     /// With this much time instead of [`LIMIT`]: for what is measured, not judged.
@@ -142,6 +140,19 @@ impl Boot {
         block_on(async { attend(Arc::new(Machine::boot(self).await), limit, body).await });
     }
 }
+
+/// What runtimes call the disk of this number that [`Boot::disk`] gave a VM: its driver, and its address. With PCI the
+/// first is in slot 10 (hexadecimal) of the root bus, which is its path too.
+pub fn disk_address(number: u8) -> (&'static str, String) {
+    let slot = FIRST_SLOT + number;
+    match Settings::get().arch().row().virtio_bus {
+        "ccw" => ("blk-ccw", format!("0.0.{slot:04x}")),
+        _ => ("blk", format!("{slot:x}")),
+    }
+}
+
+/// Where disks begin, behind all that every VM has.
+const FIRST_SLOT: u8 = 0x10;
 
 /// A booted VM, its directory and its place among those that may run.
 pub(crate) struct Machine {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use agent_api::agent::ListInterfacesRequest;
 use agent_api::oci::{LinuxSeccomp, LinuxSyscall};
-use e2e::{Boot, Settings, test};
+use e2e::{Boot, Disk, Layer, Settings, disk_address, storage, test};
 use husk::agent::Stream;
 use protobuf::MessageField;
 use sha2::{Digest, Sha256};
@@ -156,6 +156,33 @@ fn the_network_is_listed() {
             (65536, "127.0.0.1"),
             "{listed:?}"
         );
+    });
+}
+
+#[test]
+fn a_disk_is_found_and_checked_against_its_hashes() {
+    let content = noise(64 << 10).next_chunk(64 << 10).unwrap();
+    let whole = Layer::new(&[("file", &content), ("other", b"fine")]).with_hashes();
+    let mut flipped = whole.clone();
+    let at = flipped.bytes.windows(64).position(|window| window == &content[32 << 10..][..64]).unwrap();
+    flipped.bytes[at] ^= 1;
+    let (good, bad) = (Disk::with(&whole.bytes), Disk::with(&flipped.bytes));
+    Boot::new().disk(&good).disk(&bad).test(async |guest| {
+        for (number, wanted) in [(0, "fineread"), (1, "fine")] {
+            let id = format!("checked-{number}");
+            let at = format!("/run/kata-containers/{id}/rootfs");
+            let (driver, address) = disk_address(number);
+            let mut layer = storage(driver, &address, "erofs", &["X-kata.overlay-lower"], &at);
+            layer.options.push("X-kata.multi-layer=true".into());
+            layer.options.extend(whole.check_options());
+            let script = "cat /vol/other; cat /vol/file > /dev/null && echo read";
+            let container = guest.container("c").mount("/vol", "bind", &at, &["rbind"]).sh(script);
+            let done = container.request(|request| {
+                request.container_id = id;
+                request.storages = vec![layer];
+            });
+            assert_eq!(done.run().await.text(), wanted);
+        }
     });
 }
 
