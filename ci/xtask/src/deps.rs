@@ -7,9 +7,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use guest_arch::Arch;
 
 /// To build a kernel: compiler and make; the configuration's parser; objtool's library; what packs the bzImage.
 pub(crate) const KERNEL: &[&str] = &["bc", "bison", "flex", "gcc", "libc6-dev", "libelf-dev", "make", "zstd"];
+/// To build a kernel that knows its own types.
+pub(crate) const TYPES: &[&str] = &["dwarves"];
 /// To build the agent: a Python that can install zig into a directory of ours.
 pub(crate) const AGENT: &[&str] = &["gcc", "libc6-dev", "python3", "python3-venv"];
 /// To run a VM: QEMU, and with it virtiofsd.
@@ -18,6 +21,11 @@ pub(crate) const VM: &[&str] = &["qemu-system-common", "qemu-system-x86"];
 /// links when it is built for the machine itself, and what the jail's own tests run in their containers.
 pub(crate) const TESTS: &[&str] =
     &["busybox-static", "cryptsetup-bin", "e2fsprogs", "erofs-utils", "file", "libseccomp-dev", "xfsprogs"];
+
+/// To build a kernel, or to ask its configuration, for another architecture than this machine's.
+pub(crate) fn compiler(arch: Arch) -> Vec<&'static str> {
+    if arch == Arch::host() { Vec::new() } else { vec![arch.row().cross_package] }
+}
 
 /// Makes sure that the packages of all `sets` are installed.
 pub(crate) fn ensure(sets: &[&[&'static str]], install: bool) -> Result<()> {
@@ -84,6 +92,13 @@ mod tests {
     fn removed_and_unknown_packages_are_missing() {
         let dpkg = "gcc installed\nflex config-files\nmake installed\n";
         assert_eq!(missing(&["bison", "flex", "gcc", "make"], dpkg), ["bison", "flex"]);
+    }
+
+    #[test]
+    fn only_other_architectures_need_another_compiler() {
+        assert!(compiler(Arch::host()).is_empty());
+        let others = Arch::ALL.into_iter().filter(|&arch| arch != Arch::host());
+        assert!(others.map(compiler).all(|packages| packages.len() == 1));
     }
 
     #[test]

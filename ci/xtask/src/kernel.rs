@@ -3,12 +3,14 @@
 use anyhow::Result;
 use guest_arch::Arch;
 use guest_inputs::{Cache, Progress};
+use ::kernel_config::Variant;
 
 use crate::deps;
 
-pub(crate) fn run(arch: Arch, install_deps: bool) -> Result<()> {
-    deps::ensure(&[deps::KERNEL], install_deps)?;
-    let kernel = kernel_config::build(&Cache::open()?, arch, &Progress::new())?;
+pub(crate) fn run(arch: Arch, variant: Variant, install_deps: bool) -> Result<()> {
+    let types = if variant.has_types() { deps::TYPES } else { &[] };
+    deps::ensure(&[deps::KERNEL, &deps::compiler(arch), types], install_deps)?;
+    let kernel = ::kernel_config::build(&Cache::open()?, arch, variant, &Progress::new())?;
     println!("linux      {}", kernel.version);
     for (what, path) in
         [("image", kernel.image), ("compressed", kernel.compressed), ("config", kernel.config)]

@@ -55,6 +55,10 @@ pub struct Row {
     pub console: &'static str,
     /// What a cross compiler's programs begin with (`CROSS_COMPILE=`).
     pub cross_compile: &'static str,
+    /// Debian's package of that cross compiler.
+    pub cross_package: &'static str,
+    /// The directories of `kernel-config/fragments` for what its machine has, beside its own: "pci" where there is PCI.
+    pub kernel_fragments: &'static [&'static str],
     /// The end of a virtio device's name in QEMU: `virtio-serial-pci`, `virtio-serial-ccw`.
     pub virtio_bus: &'static str,
 }
@@ -140,6 +144,8 @@ const X86_64: Row = Row {
     emulated_cmdline: "nolapic_timer no_timer_check",
     console: "hvc0",
     cross_compile: "x86_64-linux-gnu-",
+    cross_package: "gcc-x86-64-linux-gnu",
+    kernel_fragments: &["common", "pci", "hotplug", "pmem", "acpi"],
     virtio_bus: "pci",
 };
 
@@ -157,6 +163,8 @@ const AARCH64: Row = Row {
     emulated_cmdline: "",
     console: "hvc0",
     cross_compile: "aarch64-linux-gnu-",
+    cross_package: "gcc-aarch64-linux-gnu",
+    kernel_fragments: &["common", "pci", "hotplug", "pmem", "acpi", "devicetree"],
     virtio_bus: "pci",
 };
 
@@ -174,6 +182,8 @@ const S390X: Row = Row {
     emulated_cmdline: "",
     console: "hvc0",
     cross_compile: "s390x-linux-gnu-",
+    cross_package: "gcc-s390x-linux-gnu",
+    kernel_fragments: &["common"],
     virtio_bus: "ccw",
 };
 
@@ -191,6 +201,8 @@ const POWERPC64LE: Row = Row {
     emulated_cmdline: "",
     console: "hvc0",
     cross_compile: "powerpc64le-linux-gnu-",
+    cross_package: "gcc-powerpc64le-linux-gnu",
+    kernel_fragments: &["common", "pci"],
     virtio_bus: "pci",
 };
 
@@ -208,6 +220,8 @@ const RISCV64: Row = Row {
     emulated_cmdline: "",
     console: "hvc0",
     cross_compile: "riscv64-linux-gnu-",
+    cross_package: "gcc-riscv64-linux-gnu",
+    kernel_fragments: &["common", "pci", "hotplug", "pmem", "devicetree"],
     virtio_bus: "pci",
 };
 
@@ -233,13 +247,14 @@ mod tests {
 
     #[test]
     fn names_that_must_tell_architectures_apart_do() {
-        let columns: [fn(&Row) -> &str; 6] = [
+        let columns: [fn(&Row) -> &str; 7] = [
             |row| row.name,
             |row| row.rust_triple,
             |row| row.kernel_arch,
             |row| row.debian,
             |row| row.qemu_binary,
             |row| row.cross_compile,
+            |row| row.cross_package,
         ];
         for column in columns {
             let mut names: Vec<_> = Arch::ALL.iter().map(|arch| column(arch.row())).collect();
