@@ -8,7 +8,7 @@ use std::{
 use guest_inputs::{Cache, Progress};
 use guest_manifest::{Artefact, Manifest};
 use initrd::Initrd;
-use kernel_config::Kernel;
+use kernel_config::{Kernel, Variant};
 
 use crate::{
     error::{Error, at},
@@ -41,7 +41,7 @@ pub fn build_image(
     out: &Path,
     progress: &Progress,
 ) -> Result<Image, Error> {
-    let kernel = kernel_config::build(cache, arch, progress)?;
+    let kernel = kernel_config::build(cache, arch, Variant::Lean, progress)?;
     let ramdisk = initrd::compress(&ramdisk(fs::read(agent).map_err(at("read", agent))?)?)?;
     let mut written = None;
     let dir = swap::replace(&out.join(arch.name()).join("minimal"), |into| {

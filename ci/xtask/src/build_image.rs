@@ -9,7 +9,7 @@ use rootfs_builder::{Image, Toolchain, agent};
 use crate::{deps, stage::Stages, workspace};
 
 pub(crate) fn run(arch: Arch, install_deps: bool) -> Result<()> {
-    deps::ensure(&[deps::KERNEL, deps::AGENT, &deps::cross(&[arch])], install_deps)?;
+    deps::ensure(&[deps::KERNEL, deps::AGENT, &deps::compiler(arch)], install_deps)?;
     let mut stages = Stages::default();
     let image = build(arch, Profile::Guest, &mut stages)?;
     for artefact in image.manifest.artefacts() {
@@ -27,7 +27,9 @@ pub(crate) fn build(arch: Arch, profile: Profile, stages: &mut Stages) -> Result
     let agent = stages.run("agent", || {
         Ok(agent::build(&workspace::root(), &workspace::target(), &toolchain, profile, &progress)?)
     })?;
-    stages.run("kernel", || Ok(kernel_config::build(&cache, arch, &progress)?))?;
+    stages.run("kernel", || {
+        Ok(::kernel_config::build(&cache, arch, ::kernel_config::Variant::Lean, &progress)?)
+    })?;
     let out = match profile {
         Profile::Guest => workspace::out(),
         Profile::Quick => workspace::target().join("quick"),

@@ -7,6 +7,7 @@ mod deps;
 mod fuzz;
 mod husk;
 mod kernel;
+mod kernel_config;
 mod stage;
 mod test;
 mod vsock_device;
@@ -49,9 +50,17 @@ enum Command {
         /// Architecture of the guest
         #[arg(long, default_value_t = Arch::host())]
         arch: Arch,
+        /// What kind of kernel: lean, debug or hardened
+        #[arg(long, default_value_t)]
+        variant: ::kernel_config::Variant,
         /// Install the Debian packages that are missing
         #[arg(long)]
         install_deps: bool,
+    },
+    /// Judge the kernels' configurations without compiling a kernel
+    KernelConfig {
+        #[command(subcommand)]
+        command: kernel_config::Command,
     },
     /// Measure what this repository builds
     Bench {
@@ -84,7 +93,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo { install_deps } => demo::run(install_deps),
         Command::Test(options) => return test::run(&options),
         Command::BuildImage { arch, install_deps } => build_image::run(arch, install_deps),
-        Command::Kernel { arch, install_deps } => kernel::run(arch, install_deps),
+        Command::Kernel { arch, variant, install_deps } => kernel::run(arch, variant, install_deps),
+        Command::KernelConfig { command } => kernel_config::run(&command),
         Command::Bench { json, install_deps } => bench::run(json.as_deref(), install_deps),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
     };

@@ -61,8 +61,10 @@ pub struct Row {
     pub console: &'static str,
     /// What a cross compiler's programs begin with (`CROSS_COMPILE=`).
     pub cross_compile: &'static str,
-    /// Debian's package of that compiler.
+    /// Debian's package of that cross compiler.
     pub cross_package: &'static str,
+    /// The directories of `kernel-config/fragments` for what its machine has, beside its own: "pci" where there is PCI.
+    pub kernel_fragments: &'static [&'static str],
     /// The end of a virtio device's name in QEMU: `virtio-serial-pci`, `virtio-serial-ccw`.
     pub virtio_bus: &'static str,
 }
@@ -152,6 +154,7 @@ const X86_64: Row = Row {
     console: "hvc0",
     cross_compile: "x86_64-linux-gnu-",
     cross_package: "gcc-x86-64-linux-gnu",
+    kernel_fragments: &["common", "pci", "hotplug", "pmem", "acpi"],
     virtio_bus: "pci",
 };
 
@@ -173,6 +176,7 @@ const AARCH64: Row = Row {
     console: "hvc0",
     cross_compile: "aarch64-linux-gnu-",
     cross_package: "gcc-aarch64-linux-gnu",
+    kernel_fragments: &["common", "pci", "hotplug", "pmem", "acpi", "devicetree"],
     virtio_bus: "pci",
 };
 
@@ -194,6 +198,7 @@ const S390X: Row = Row {
     console: "hvc0",
     cross_compile: "s390x-linux-gnu-",
     cross_package: "gcc-s390x-linux-gnu",
+    kernel_fragments: &["common"],
     virtio_bus: "ccw",
 };
 
@@ -215,6 +220,7 @@ const POWERPC64LE: Row = Row {
     console: "hvc0",
     cross_compile: "powerpc64le-linux-gnu-",
     cross_package: "gcc-powerpc64le-linux-gnu",
+    kernel_fragments: &["common", "pci"],
     virtio_bus: "pci",
 };
 
@@ -236,6 +242,7 @@ const RISCV64: Row = Row {
     console: "hvc0",
     cross_compile: "riscv64-linux-gnu-",
     cross_package: "gcc-riscv64-linux-gnu",
+    kernel_fragments: &["common", "pci", "hotplug", "pmem", "devicetree"],
     virtio_bus: "pci",
 };
 
