@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 use crate::{Disk, Guest, Settings};
 
-/// How long a test may take, boot not included. A slow emulated machine under load needs a good part of it.
+/// How long a test may take, and a boot before it. A slow emulated machine under load needs a good part of it.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// Name of the root file system's directory in the share.
@@ -194,7 +194,7 @@ impl Machine {
             transport: boot.transport,
             extra_cmdline: boot.cmdline,
             extra_qemu: boot.qemu,
-            boot_timeout: Duration::from_secs(60),
+            boot_timeout: LIMIT,
             ..VmSpec::new(&settings.artefacts, state(&dir))
         };
         // Its tasks live on the common runtime: each test has a runtime of its own, which ends before the VM does.

@@ -80,7 +80,7 @@ fn what_goes_in_comes_out() {
 #[test]
 fn floating_point_survives_other_processes() {
     // Each operation by itself, as the interpreter does it: the results are those of IEEE 754 to the last bit.
-    const ROUNDS: u32 = 20_000;
+    const ROUNDS: u32 = 3000;
     let series = |seed: f64| (0..ROUNDS).fold(seed, |x, _| x * 1.000_001 + seed / 3.0);
     test(async |guest| {
         let program = format!(
@@ -88,11 +88,11 @@ fn floating_point_survives_other_processes() {
         );
         let script = format!(
             "cd /tmp; for s in 1 2 3 4; do awk -v s=$s '{program}' > $s & done; wait; cat 1 2 3 4; \
-             awk 'BEGIN {{ printf \"%.9f %d\\n\", sqrt(2) * exp(1), 3.99 }}'"
+             awk 'BEGIN {{ printf \"%.15f %d\\n\", 2 / 3, 3.99 }}'"
         );
         let printed = guest.container("c1").sh(&script).run().await.ok();
         let mut wanted: Vec<String> = [1.0, 2.0, 3.0, 4.0].map(|seed| format!("{:.6}", series(seed))).into();
-        wanted.push(format!("{:.9} 3", 2_f64.sqrt() * 1_f64.exp()));
+        wanted.push("0.666666666666667 3".into());
         assert_eq!(printed.lines().collect::<Vec<_>>(), wanted);
     });
 }
@@ -137,10 +137,9 @@ fn a_terminal_has_a_size() {
 #[test]
 fn devices_are_ruled_by_a_program_in_the_kernel() {
     test(async |guest| {
-        let script =
-            "head -c 4 /dev/zero | wc -c; mknod /tmp/mem c 1 1; head -c 1 /tmp/mem 2>&1 | tail -c 24";
+        let script = "head -c 4 /dev/zero | wc -c; mknod /dev/it c 10 237; head -c 1 /dev/it 2>&1";
         let done = guest.container("c1").privileged().sh(script).run().await;
-        assert_eq!(done.text(), "4\nOperation not permitted", "{done:?}");
+        assert_eq!(done.text(), "4\nhead: /dev/it: Operation not permitted", "{done:?}");
     });
 }
 
