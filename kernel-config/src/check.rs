@@ -13,8 +13,7 @@ use guest_inputs::{Cache, Progress};
 use crate::{
     Error, Finding, Variant,
     error::at,
-    fragment,
-    golden,
+    fragment, golden,
     list::{self, Kind, Lists},
     resolve, source,
     verdict::{self, Entries, Facts},

@@ -55,7 +55,10 @@ pub fn mark(config: &str) -> String {
 
 /// Where the golden configuration is of a kernel of `version`.
 pub fn path(version: &str, arch: Arch, variant: Variant) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(version).join(format!("{arch}-{variant}.config"))
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("golden")
+        .join(version)
+        .join(format!("{arch}-{variant}.config"))
 }
 
 /// What is different, a line each: "-CONFIG_A=y" was there, "+CONFIG_B=64" is new.

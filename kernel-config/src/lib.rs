@@ -40,8 +40,8 @@ use guest_inputs::{Cache, Key, Progress};
 
 pub use check::{Checked, Outcome, check};
 pub use error::Error;
-pub use fragment::Mismatch;
 use fragment::Fragment;
+pub use fragment::Mismatch;
 use list::{Kind, Lists};
 use make::{Base, Make};
 use source::Pinned;

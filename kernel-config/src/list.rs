@@ -107,7 +107,8 @@ impl List {
 
     pub(crate) fn parse(name: &str, text: &str) -> Result<Self, Error> {
         let groups = toml::from_str(text);
-        let groups = groups.map_err(|source| Error::List { list: name.to_owned(), source: Box::new(source) })?;
+        let groups =
+            groups.map_err(|source| Error::List { list: name.to_owned(), source: Box::new(source) })?;
         let list = List { name: name.to_owned(), groups };
         match list.groups.iter().find(|(_, group)| group.why.trim().is_empty()) {
             Some((group, _)) => Err(list.wrong(group, "gives no reason")),
@@ -119,7 +120,9 @@ impl List {
     pub(crate) fn explains(self) -> Result<Self, Error> {
         let demands = |group: &Group| !group.off.is_empty() || !group.values.is_empty();
         match self.groups.iter().find(|(_, group)| demands(group)) {
-            Some((group, _)) => Err(self.wrong(group, "has `off` or `values`, which only lists of demands have")),
+            Some((group, _)) => {
+                Err(self.wrong(group, "has `off` or `values`, which only lists of demands have"))
+            }
             None => Ok(self),
         }
     }
@@ -197,7 +200,9 @@ mod tests {
         for (pattern, name) in [("A", "A"), ("A_*", "A_B"), ("*_B", "A_B"), ("A*C*E", "ABCDE"), ("A*", "A")] {
             assert!(matches(pattern, name), "{pattern} {name}");
         }
-        for (pattern, name) in [("A", "AB"), ("A_*", "A"), ("*_B", "A_BC"), ("A*C*E", "ABDE"), ("AB*BC", "ABC")] {
+        for (pattern, name) in
+            [("A", "AB"), ("A_*", "A"), ("*_B", "A_BC"), ("A*C*E", "ABDE"), ("AB*BC", "ABC")]
+        {
             assert!(!matches(pattern, name), "{pattern} {name}");
         }
     }
@@ -221,7 +226,10 @@ mod tests {
         assert!(error("[g]\nwhy = \"x\"\narches = [\"vax\"]\nbefore = \"7.0\"").contains("\"vax\""));
         assert!(error("[g]\nwhy = \"x\"\nbefore = \"later\"").contains("\"later\" is no release"));
         assert!(error("[g]\nwhy = \"x\"").contains("has neither `since` nor `before`"));
-        assert!(error("[g]\nwhy = \"x\"\noff = [\"A\"]\nbefore = \"7.0\"").contains("which only lists of demands"));
+        assert!(
+            error("[g]\nwhy = \"x\"\noff = [\"A\"]\nbefore = \"7.0\"")
+                .contains("which only lists of demands")
+        );
     }
 
     #[test]

@@ -130,8 +130,15 @@ mod tests {
 
     #[test]
     fn only_what_decides_on_configurations_is_kept() {
-        let kept = ["Makefile", "Kconfig", "mm/Kconfig.debug", "scripts/kconfig/conf.c", "arch/x86/Makefile_32.cpu"];
-        let gone = ["mm/slub.c", "arch/x86/boot/main.c", "Documentation/index.rst", "tools/perf/perf.c", "MAINTAINERS"];
+        let kept =
+            ["Makefile", "Kconfig", "mm/Kconfig.debug", "scripts/kconfig/conf.c", "arch/x86/Makefile_32.cpu"];
+        let gone = [
+            "mm/slub.c",
+            "arch/x86/boot/main.c",
+            "Documentation/index.rst",
+            "tools/perf/perf.c",
+            "MAINTAINERS",
+        ];
         assert!(kept.iter().all(|path| is_of_kconfig(Path::new(path))));
         assert!(is_of_kconfig(Path::new("arch/powerpc/tools/gcc-check-mprofile-kernel.sh")));
         assert!(!gone.iter().any(|path| is_of_kconfig(Path::new(path))));

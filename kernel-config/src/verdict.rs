@@ -43,9 +43,14 @@ pub enum Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Finding::NotGranted(mismatch) => write!(f, "{mismatch}: the kernel did not grant what a fragment asks for"),
+            Finding::NotGranted(mismatch) => {
+                write!(f, "{mismatch}: the kernel did not grant what a fragment asks for")
+            }
             Finding::Dropped { symbol } => {
-                write!(f, "{symbol} is on by default and got lost: ask for it, or give a reason in checks/dropped/")
+                write!(
+                    f,
+                    "{symbol} is on by default and got lost: ask for it, or give a reason in checks/dropped/"
+                )
             }
             Finding::Demanded { list, group, mismatch } => {
                 write!(f, "{mismatch}: demanded by checks/{list} [{group}]")
@@ -96,7 +101,8 @@ pub(crate) fn judge(facts: &Facts, lists: &Lists, used: &mut Entries) -> Vec<Fin
 
 /// Every entry of these lists.
 pub(crate) fn entries<'a>(lists: impl IntoIterator<Item = &'a List>) -> Entries {
-    let groups = lists.into_iter().flat_map(|list| list.groups.iter().map(move |(name, group)| (list, name, group)));
+    let groups =
+        lists.into_iter().flat_map(|list| list.groups.iter().map(move |(name, group)| (list, name, group)));
     groups
         .flat_map(|(list, name, group)| {
             group.symbols.iter().map(|entry| (list.name.clone(), name.clone(), entry.clone()))

@@ -27,7 +27,9 @@ pub(crate) fn build(arch: Arch, profile: Profile, stages: &mut Stages) -> Result
     let agent = stages.run("agent", || {
         Ok(agent::build(&workspace::root(), &workspace::target(), &toolchain, profile, &progress)?)
     })?;
-    stages.run("kernel", || Ok(::kernel_config::build(&cache, arch, ::kernel_config::Variant::Lean, &progress)?))?;
+    stages.run("kernel", || {
+        Ok(::kernel_config::build(&cache, arch, ::kernel_config::Variant::Lean, &progress)?)
+    })?;
     let out = match profile {
         Profile::Guest => workspace::out(),
         Profile::Quick => workspace::target().join("quick"),

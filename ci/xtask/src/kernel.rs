@@ -1,9 +1,9 @@
 //! `cargo xtask kernel`: the guest's kernel, from the cache or built now.
 
+use ::kernel_config::Variant;
 use anyhow::Result;
 use guest_arch::Arch;
 use guest_inputs::{Cache, Progress};
-use ::kernel_config::Variant;
 
 use crate::deps;
 

@@ -1,11 +1,11 @@
 //! `cargo xtask kernel-config check`: what the kernels' fragments, lists and golden configurations promise, for every
 //! architecture and variant, without compiling a kernel.
 
+use ::kernel_config::{Checked, Variant};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use guest_arch::Arch;
 use guest_inputs::{Cache, Progress};
-use ::kernel_config::{Checked, Variant};
 
 use crate::deps;
 
@@ -56,7 +56,9 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         println!("{entry}");
     }
     if !outcome.is_good(options.update) {
-        bail!("the kernels' configurations are not as they should be; `--update` accepts what differs from golden");
+        bail!(
+            "the kernels' configurations are not as they should be; `--update` accepts what differs from golden"
+        );
     }
     Ok(())
 }

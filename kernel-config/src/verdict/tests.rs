@@ -104,6 +104,7 @@ fn what_a_list_explains_is_no_finding_and_the_entry_is_of_use() {
     let facts = facts("CONFIG_C=y\n", "", "CONFIG_FAN_1=y\nCONFIG_FAN_2=y\n");
     assert_eq!(judge(&facts, &lists, &mut used), []);
     let useless: Vec<_> = entries([&lists.allowed, &lists.dropped]).difference(&used).cloned().collect();
-    let useless: Vec<_> = useless.iter().map(|(list, group, entry)| format!("{list} {group} {entry}")).collect();
+    let useless: Vec<_> =
+        useless.iter().map(|(list, group, entry)| format!("{list} {group} {entry}")).collect();
     assert_eq!(useless, ["allowed.toml later GONE", "dropped/common.toml fans HEAT"]);
 }
