@@ -126,15 +126,12 @@ impl Tree {
     /// to one: what the first source said of it stays.
     pub fn put(&mut self, path: impl AsRef<Path>, node: Node) -> Result<(), Error> {
         let place = self.place(path.as_ref(), &node.origin)?;
-        match self.nodes.get(&place) {
-            None => {}
-            Some(there) if node.kind == Kind::Directory && self.leads_to_directory(&place) => {
-                if !there.implied {
-                    return Ok(());
-                }
-            }
-            Some(there) => {
+        if let Some(there) = self.nodes.get(&place) {
+            if node.kind != Kind::Directory || !self.leads_to_directory(&place) {
                 return Err(Error::Taken { path: place, by: there.origin.clone(), wanted: node.origin });
+            }
+            if !there.implied {
+                return Ok(());
             }
         }
         self.nodes.insert(place, node);
