@@ -51,6 +51,7 @@ pub struct Boot {
     disks: u8,
     sandbox: bool,
     limit: Duration,
+    artefacts: Option<PathBuf>,
 }
 
 impl Default for Boot {
@@ -65,6 +66,7 @@ impl Default for Boot {
             disks: 0,
             sandbox: true,
             limit: LIMIT,
+            artefacts: None,
         }
     }
 }
@@ -73,6 +75,11 @@ impl Boot {
     /// A VM like the shared one.
     pub fn new() -> Boot {
         Boot::default()
+    }
+
+    /// A VM whose PID 1 is systemd.
+    pub fn systemd() -> Boot {
+        Boot { memory_mib: 1024, artefacts: Some(Settings::systemd()), ..Boot::default() }
     }
 
     /// With this much memory.
@@ -194,8 +201,9 @@ impl Machine {
             transport: boot.transport,
             extra_cmdline: boot.cmdline,
             extra_qemu: boot.qemu,
-            boot_timeout: LIMIT,
-            ..VmSpec::new(&settings.artefacts, state(&dir))
+            // Another init system starts many programs before it starts the agent.
+            boot_timeout: if boot.artefacts.is_some() { 2 * LIMIT } else { LIMIT },
+            ..VmSpec::new(boot.artefacts.as_ref().unwrap_or(&settings.artefacts), state(&dir))
         };
         // Its tasks live on the common runtime: each test has a runtime of its own, which ends before the VM does.
         let booted = runtime().spawn(Vm::boot(spec)).await.expect("booting does not panic");
