@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 use crate::{Disk, Guest, Settings};
 
-/// How long a test may take, boot not included. A slow emulated machine under load needs a good part of it.
+/// How long a test may take, and a boot before it. A slow emulated machine under load needs a good part of it.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// Name of the root file system's directory in the share.
@@ -118,17 +118,15 @@ impl Boot {
         self
     }
 
-    /// With this disk behind virtio-blk. The first is in slot 10 (hexadecimal) of the root bus, which is its PCI path
-    /// too; the next in 11, and so on.
+    /// With this disk behind virtio-blk, at [`disk_address`] 0, the next at 1, and so on.
     pub fn disk(mut self, disk: &Disk) -> Boot {
-        let (id, slot) = (format!("disk{}", self.disks), 0x10 + self.disks);
+        let (id, slot) = (format!("disk{}", self.disks), FIRST_SLOT + self.disks);
         self.disks += 1;
-        self.qemu(&[
-            "-drive",
-            &disk.drive(&id),
-            "-device",
-            &format!("virtio-blk-pci,drive={id},addr={slot:#x}"),
-        ])
+        let device = match Settings::get().arch().row().virtio_bus {
+            "ccw" => format!("virtio-blk-ccw,drive={id},devno=fe.0.{slot:04x}"),
+            bus => format!("virtio-blk-{bus},drive={id},addr={slot:#x}"),
+        };
+        self.qemu(&["-drive", &disk.drive(&id), "-device", &device])
     }
 
     /// With this much time instead of [`LIMIT`]: for what is measured, not judged.
@@ -149,6 +147,19 @@ impl Boot {
         block_on(async { attend(Arc::new(Machine::boot(self).await), limit, body).await });
     }
 }
+
+/// What runtimes call the disk of this number that [`Boot::disk`] gave a VM: its driver, and its address. With PCI the
+/// first is in slot 10 (hexadecimal) of the root bus, which is its path too.
+pub fn disk_address(number: u8) -> (&'static str, String) {
+    let slot = FIRST_SLOT + number;
+    match Settings::get().arch().row().virtio_bus {
+        "ccw" => ("blk-ccw", format!("0.0.{slot:04x}")),
+        _ => ("blk", format!("{slot:x}")),
+    }
+}
+
+/// Where disks begin, behind all that every VM has.
+const FIRST_SLOT: u8 = 0x10;
 
 /// A booted VM, its directory and its place among those that may run.
 pub(crate) struct Machine {
@@ -191,7 +202,7 @@ impl Machine {
             extra_cmdline: boot.cmdline,
             extra_qemu: boot.qemu,
             // Another init system starts many programs before it starts the agent.
-            boot_timeout: Duration::from_secs(if boot.artefacts.is_some() { 240 } else { 60 }),
+            boot_timeout: if boot.artefacts.is_some() { 2 * LIMIT } else { LIMIT },
             ..VmSpec::new(boot.artefacts.as_ref().unwrap_or(&settings.artefacts), state(&dir))
         };
         // Its tasks live on the common runtime: each test has a runtime of its own, which ends before the VM does.

@@ -54,7 +54,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let packages = [deps::KERNEL, deps::AGENT, &deps::cross(&options.choice.archs)];
+    let packages = [deps::KERNEL, deps::AGENT, &deps::compilers(&options.choice.archs)];
     deps::ensure(&packages, options.install_deps)?;
     let out = options.out.clone().unwrap_or_else(workspace::out);
     let stale = lock::of_pins(false)?;
@@ -149,7 +149,8 @@ pub(crate) fn build(
         let laid = packages::lay(&packages, arch, &cache, &progress)?;
         Ok(Some((packages, laid)))
     })?;
-    let kernel = stages.run("kernel", || Ok(kernel_config::build(&cache, arch, &progress)?))?;
+    let kernel =
+        stages.run("kernel", || Ok(::kernel_config::build(&cache, arch, recipe.variant, &progress)?))?;
     let formats = if choice.formats.is_empty() { &recipe.formats } else { &choice.formats };
     stages.run("image", || {
         let sources = Sources::collect(&workspace, &recipe, &toolchain, &kernel.version, choice.offline)?;

@@ -55,7 +55,10 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    deps::ensure(&[deps::KERNEL, deps::AGENT, &deps::cross(&options.choice.archs)], options.install_deps)?;
+    deps::ensure(
+        &[deps::KERNEL, deps::AGENT, &deps::compilers(&options.choice.archs)],
+        options.install_deps,
+    )?;
     let temporary =
         tempfile::Builder::new().prefix("husk-other-").tempdir().context("cannot make a directory")?;
     let place = options.keep.clone().unwrap_or_else(|| temporary.path().to_owned());

@@ -9,6 +9,7 @@ mod fuzz;
 mod husk;
 mod image;
 mod kernel;
+mod kernel_config;
 mod lock;
 mod stage;
 mod test;
@@ -55,9 +56,17 @@ enum Command {
         /// Architecture of the guest
         #[arg(long, default_value_t = Arch::host())]
         arch: Arch,
+        /// What kind of kernel: lean, debug or hardened
+        #[arg(long, default_value_t)]
+        variant: ::kernel_config::Variant,
         /// Install the Debian packages that are missing
         #[arg(long)]
         install_deps: bool,
+    },
+    /// Judge the kernels' configurations without compiling a kernel
+    KernelConfig {
+        #[command(subcommand)]
+        command: kernel_config::Command,
     },
     /// Measure what this repository builds
     Bench {
@@ -94,7 +103,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Image(command) => image::run(&command),
         Command::Lock(options) => lock::run(&options),
         Command::VerifyImage(options) => verify_image::run(&options),
-        Command::Kernel { arch, install_deps } => kernel::run(arch, install_deps),
+        Command::Kernel { arch, variant, install_deps } => kernel::run(arch, variant, install_deps),
+        Command::KernelConfig { command } => kernel_config::run(&command),
         Command::Bench { json, install_deps } => bench::run(json.as_deref(), install_deps),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
     };

@@ -63,10 +63,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut all = Count::default();
     // First of all: an hour is too late to hear of a missing package. What compiles the agent for this machine needs one too.
     let arches: Vec<Arch> = [Arch::host()].into_iter().chain(apart.iter().copied()).collect();
-    let (emulators, compilers) = (deps::vm(&arches), deps::cross(&apart));
+    let emulators = deps::vm(&arches);
+    let compilers = deps::compilers(&apart);
     let packages: &[&[&str]] = match options.only {
-        None | Some(Part::E2e) => &[deps::KERNEL, deps::AGENT, deps::TESTS, &emulators, &compilers],
-        Some(Part::Clippy | Part::Unit) => &[deps::TESTS],
+        None | Some(Part::E2e) => {
+            &[deps::KERNEL, deps::AGENT, deps::TESTS, deps::READERS, &emulators, &compilers]
+        }
+        Some(Part::Clippy | Part::Unit) => &[deps::TESTS, deps::READERS],
         Some(Part::Fmt) => &[],
     };
     if !packages.is_empty() {

@@ -61,7 +61,7 @@ fn single_values_replace_and_lists_go_on() {
     ]);
     let recipe = recipes.load("sub/two.toml").unwrap();
     assert_eq!(
-        (recipe.name.as_str(), recipe.description.as_str(), recipe.variant.as_str()),
+        (recipe.name.as_str(), recipe.description.as_str(), recipe.variant.name()),
         ("two", "two", "debug")
     );
     assert_eq!(recipe.formats.iter().map(|f| f.name()).collect::<Vec<_>>(), ["initrd-none", "initrd"]);
