@@ -116,7 +116,8 @@ fn resolve_all(
     let one = |arch, variant| {
         let fragments = crate::fragments(arch, variant)?;
         let requested = fragment::requested(&fragments)?;
-        let texts = resolve::resolve(cache, &pinned, arch, variant, &fragments, progress)?;
+        let settings = fragment::settings(&requested);
+        let texts = resolve::resolve(cache, &pinned, arch, variant, &settings, progress)?;
         let (resolved, defaults) = (fragment::resolved(&texts.config), fragment::resolved(&texts.defaults));
         let kind = Kind { arch, variant, release };
         Ok((Facts { kind, requested, resolved, defaults }, texts.config))

@@ -111,6 +111,15 @@ pub fn requested(fragments: &[Fragment]) -> Result<Symbols, Error> {
     if twice.is_empty() { Ok(symbols) } else { Err(Error::Twice(twice)) }
 }
 
+/// The requests as the kernel's tools read them, sorted.
+pub fn settings(requested: &Symbols) -> String {
+    let line = |(symbol, value): (&String, &String)| match value.as_str() {
+        "n" => format!("# {symbol} is not set\n"),
+        _ => format!("{symbol}={value}\n"),
+    };
+    requested.iter().map(line).collect()
+}
+
 /// The symbols of a resolved `.config`. The kernel's tools wrote it, so what is no setting is a comment.
 pub fn resolved(config: &str) -> Symbols {
     let settings = config.lines().filter_map(|line| parse(line).ok().flatten());
@@ -187,6 +196,13 @@ mod tests {
         let wanted =
             symbols(&[("A", "y"), ("B", "n"), ("C", "n"), ("N", "-1"), ("H", "0x1f"), ("S", "\"a=b\"")]);
         assert_eq!(requested(&[fragment("f", text)]).unwrap(), wanted);
+    }
+
+    #[test]
+    fn settings_say_the_same_without_comments() {
+        let fragment = fragment("f", "# Why.\nCONFIG_Z=y\nCONFIG_A=n\n\nCONFIG_S=\"a\"\n");
+        let text = settings(&requested(&[fragment]).unwrap());
+        assert_eq!(text, "# CONFIG_A is not set\nCONFIG_S=\"a\"\nCONFIG_Z=y\n");
     }
 
     #[test]

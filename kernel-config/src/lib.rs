@@ -69,13 +69,14 @@ pub fn build(cache: &Cache, arch: Arch, variant: Variant, progress: &Progress) -
     let pinned = source::pinned()?;
     let fragments = fragments(arch, variant)?;
     let requested = fragment::requested(&fragments)?;
-    let key = key(RECIPE, &pinned, arch, variant, &fragments)?;
+    let settings = fragment::settings(&requested);
+    let key = key(RECIPE, &pinned, arch, variant, &settings)?;
     let entry = cache.build("kernel", &key, |into| -> Result<(), Error> {
         let task = progress.task("kernel");
         let tree = source::unpack(cache, &pinned, into, progress, &task)?;
         let make = Make::new(&tree, arch, variant, &pinned.timestamp, into.join("build.log"));
         task.doing("resolving the configuration");
-        let config = make.configure(&write_settings(&fragments, into)?, Base::Nothing)?;
+        let config = make.configure(&write_settings(&settings, into)?, Base::Nothing)?;
         let kind = Kind { arch, variant, release: pinned.version.parse().map_err(Error::Release)? };
         let mut lost = fragment::mismatches(&requested, &fragment::resolved(&config));
         let allowed = Lists::read(&list::dir())?.allowed;
@@ -98,27 +99,20 @@ fn fragments(arch: Arch, variant: Variant) -> Result<Vec<Fragment>, Error> {
     fragment::read(&dir, &fragment::shelves(&dir, arch, variant))
 }
 
-/// The digest of all that a kernel, or its configuration, is made of.
-fn key(
-    recipe: &str,
-    pinned: &Pinned,
-    arch: Arch,
-    variant: Variant,
-    fragments: &[Fragment],
-) -> Result<Key, Error> {
-    let key = fragments.iter().fold(Key::new(recipe), |key, file| key.field(&file.name, &file.text));
-    Ok(key
+/// The digest of all that a kernel, or its configuration, is made of. Comments in fragments are no part of either.
+fn key(recipe: &str, pinned: &Pinned, arch: Arch, variant: Variant, settings: &str) -> Result<Key, Error> {
+    Ok(Key::new(recipe)
+        .field("settings", settings)
         .field("source", &pinned.source.sha256)
         .field("timestamp", &pinned.timestamp)
         .field("arch", arch.name())
         .field("tools", make::tools(arch, variant)?))
 }
 
-/// All fragments, end to end, as the file that the kernel's tools read.
-fn write_settings(fragments: &[Fragment], into: &Path) -> Result<PathBuf, Error> {
+/// The settings of all fragments, as the file that the kernel's tools read.
+fn write_settings(settings: &str, into: &Path) -> Result<PathBuf, Error> {
     let path = into.join("settings");
-    let text: String = fragments.iter().map(|file| format!("# {}\n{}", file.name, file.text)).collect();
-    fs::write(&path, text).map_err(error::at("write", &path))?;
+    fs::write(&path, settings).map_err(error::at("write", &path))?;
     Ok(path)
 }
 

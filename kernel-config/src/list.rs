@@ -88,11 +88,12 @@ impl Lists {
     /// Reads all of them.
     pub(crate) fn read(dir: &Path) -> Result<Self, Error> {
         let required = ["containers.toml", "hardening.toml", "transport.toml"];
-        let per_arch = |arch: Arch| Ok((arch, List::read(dir, &format!("dropped/{arch}.toml"))?.explains()?));
+        let per_arch =
+            |arch: Arch| Ok((arch, List::read(dir, &format!("dropped/{arch}.toml"))?.explaining()?));
         Ok(Lists {
             required: required.iter().map(|name| List::read(dir, name)).collect::<Result<_, _>>()?,
-            allowed: List::read(dir, "allowed.toml")?.explains()?.is_bounded()?,
-            dropped: List::read(dir, "dropped/common.toml")?.explains()?,
+            allowed: List::read(dir, "allowed.toml")?.explaining()?.bounded()?,
+            dropped: List::read(dir, "dropped/common.toml")?.explaining()?,
             dropped_by: Arch::ALL.into_iter().map(per_arch).collect::<Result<_, Error>>()?,
         })
     }
@@ -117,7 +118,7 @@ impl List {
     }
 
     /// A list that explains why something is not as asked has no demands of its own.
-    pub(crate) fn explains(self) -> Result<Self, Error> {
+    pub(crate) fn explaining(self) -> Result<Self, Error> {
         let demands = |group: &Group| !group.off.is_empty() || !group.values.is_empty();
         match self.groups.iter().find(|(_, group)| demands(group)) {
             Some((group, _)) => {
@@ -128,7 +129,7 @@ impl List {
     }
 
     /// A list of exceptions says for which releases they hold.
-    pub(crate) fn is_bounded(self) -> Result<Self, Error> {
+    pub(crate) fn bounded(self) -> Result<Self, Error> {
         match self.groups.iter().find(|(_, group)| group.before.is_none() && group.since.is_none()) {
             Some((group, _)) => Err(self.wrong(group, "has neither `since` nor `before`")),
             None => Ok(self),
@@ -189,7 +190,7 @@ mod tests {
     }
 
     fn error(text: &str) -> String {
-        let list = List::parse("allowed.toml", text).and_then(List::explains).and_then(List::is_bounded);
+        let list = List::parse("allowed.toml", text).and_then(List::explaining).and_then(List::bounded);
         let error = list.unwrap_err();
         let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         format!("{error} {cause}")

@@ -8,7 +8,6 @@ use guest_inputs::{Cache, Progress};
 use crate::{
     Variant,
     error::{Error, at},
-    fragment::Fragment,
     make::{Base, Make},
     source::{self, Pinned},
 };
@@ -16,7 +15,7 @@ use crate::{
 /// Change it when this module makes something else of the same inputs.
 const RECIPE: &str = "kernel-resolved/v1";
 
-/// What the kernel's own tools make of the fragments, as texts of `.config` files.
+/// What the kernel's own tools make of the settings, as texts of `.config` files.
 pub(crate) struct Resolved {
     /// What is built.
     pub(crate) config: String,
@@ -30,17 +29,17 @@ pub(crate) fn resolve(
     pinned: &Pinned,
     arch: Arch,
     variant: Variant,
-    fragments: &[Fragment],
+    settings: &str,
     progress: &Progress,
 ) -> Result<Resolved, Error> {
-    let key = crate::key(RECIPE, pinned, arch, variant, fragments)?;
+    let key = crate::key(RECIPE, pinned, arch, variant, settings)?;
     let entry = cache.build("kernel-resolved", &key, |into| -> Result<(), Error> {
         let tree = source::kconfig(cache, pinned, progress)?;
         progress.task("kernel").doing(&format!("resolving {arch} {variant}"));
         let out = into.join("out");
         fs::create_dir(&out).map_err(at("create", &out))?;
         let make = Make::new(&tree, arch, variant, &pinned.timestamp, into.join("resolve.log")).out(&out);
-        let settings = crate::write_settings(fragments, into)?;
+        let settings = crate::write_settings(settings, into)?;
         for (base, name) in [(Base::Nothing, "config"), (Base::Defaults, "defaults")] {
             let path = into.join(name);
             fs::write(&path, make.configure(&settings, base)?).map_err(at("write", path))?;

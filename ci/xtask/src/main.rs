@@ -1,6 +1,7 @@
 //! Chores of this repository: `cargo xtask <command>`. One file per command, each a thin layer over the library crates.
 
 mod bench;
+mod bench_boot;
 mod build_image;
 mod demo;
 mod deps;
@@ -64,6 +65,12 @@ enum Command {
     },
     /// Measure what this repository builds
     Bench {
+        /// Where the time of a boot goes instead, by counting instructions
+        #[arg(long, conflicts_with = "json")]
+        boot: bool,
+        /// With --boot, the architecture of the guest; may be given more than once
+        #[arg(long, requires = "boot", default_values_t = [Arch::host()])]
+        arch: Vec<Arch>,
         /// Write the figures to this file too
         #[arg(long)]
         json: Option<std::path::PathBuf>,
@@ -95,7 +102,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::BuildImage { arch, install_deps } => build_image::run(arch, install_deps),
         Command::Kernel { arch, variant, install_deps } => kernel::run(arch, variant, install_deps),
         Command::KernelConfig { command } => kernel_config::run(&command),
-        Command::Bench { json, install_deps } => bench::run(json.as_deref(), install_deps),
+        Command::Bench { boot: true, arch, install_deps, .. } => bench_boot::run(&arch, install_deps),
+        Command::Bench { json, install_deps, .. } => bench::run(json.as_deref(), install_deps),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
     };
     done.map(|()| ExitCode::SUCCESS)

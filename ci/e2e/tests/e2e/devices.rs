@@ -195,9 +195,11 @@ fn scsi_disks_are_found_on_any_host() {
     });
 }
 
+/// Files are mapped where they are if the memory has page structures: virtio-pmem has from the start, an NVDIMM once its
+/// namespace is made for it.
 #[test]
 fn persistent_memory_is_a_disk_and_its_files_need_no_second_copy() {
-    let (files, raw) = (Disk::ext4(128), Disk::with(&content(2)));
+    let (files, raw) = (Disk::ext4_in_pages(128), Disk::with(&content(2)));
     raw.file().set_len(128 << 20).unwrap();
     let backend = |id: &str, disk: &Disk| {
         format!("memory-backend-file,id={id},share=on,mem-path={},size=128M", disk.path().display())
@@ -208,11 +210,11 @@ fn persistent_memory_is_a_disk_and_its_files_need_no_second_copy() {
         "-m",
         "slots=2,maxmem=2G",
         "-object",
-        &backend("m0", &files),
+        &backend("m0", &raw),
         "-device",
         "nvdimm,memdev=m0",
         "-object",
-        &backend("m1", &raw),
+        &backend("m1", &files),
         "-device",
         "virtio-pmem-pci,memdev=m1",
     ];
