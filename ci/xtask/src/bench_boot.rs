@@ -37,7 +37,7 @@ struct Digest {
 }
 
 pub(crate) fn run(arches: &[Arch], install_deps: bool) -> Result<()> {
-    let mut packages = vec![deps::KERNEL.to_vec(), deps::VM.to_vec()];
+    let mut packages = vec![deps::KERNEL.to_vec(), deps::vm(arches)];
     packages.extend(arches.iter().map(|&arch| deps::compiler(arch)));
     deps::ensure(&packages.iter().map(Vec::as_slice).collect::<Vec<_>>(), install_deps)?;
     for &arch in arches {
