@@ -33,8 +33,6 @@ pub const DEFAULT: &str = "minimal";
 /// What the agent can be built with: the features of its Cargo.toml.
 const AGENT_FEATURES: [&str; 2] = ["policy", "tracing-spans"];
 
-/// The kernels there are.
-
 /// What an image is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipe {
