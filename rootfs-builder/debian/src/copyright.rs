@@ -1,7 +1,8 @@
 //! A package's licence, as its copyright file has it in Debian's machine-readable form (DEP 5).
 //!
-//! That form gives a licence to each group of files of the source; a bill of materials has room for one a package. It is
-//! that of `Files: *`, the one for whatever has no other. Free text is not guessed at: most other packages have that.
+//! That form gives a licence to each group of files of the source; a bill of materials has room for one a
+//! package. It is that of `Files: *`, the one for whatever has no other. Free text is not guessed at: most
+//! other packages have that.
 
 use guest_tree::{Kind, Tree};
 
@@ -37,15 +38,19 @@ const SPDX: &[(&str, &str)] = &[
     ("zlib", "Zlib"),
 ];
 
-/// The licence of a package whose files are in a tree: an SPDX expression, or "NOASSERTION".
-pub(crate) fn licence(tree: &Tree, package: &str) -> String {
-    let path = tree.resolve(format!("usr/share/doc/{package}/copyright"));
-    let Some(Kind::File(content)) = path.and_then(|path| tree.get(path)).map(|node| &node.kind) else {
-        return UNKNOWN.to_owned();
-    };
-    let bytes = if content.len() <= LIMIT { content.bytes().ok() } else { None };
-    let text = bytes.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
-    text.and_then(|text| of_text(&text)).unwrap_or_else(|| UNKNOWN.to_owned())
+/// The copyright file of a package whose files are in a tree; none if it has none that is text.
+pub(crate) fn text(tree: &Tree, package: &str) -> Option<String> {
+    let path = tree.resolve(format!("usr/share/doc/{package}/copyright"))?;
+    let Kind::File(content) = &tree.get(path)?.kind else { return None };
+    if content.len() > LIMIT {
+        return None;
+    }
+    String::from_utf8(content.bytes().ok()?.to_vec()).ok()
+}
+
+/// The licence that a copyright file gives: an SPDX expression, or "NOASSERTION".
+pub(crate) fn licence(text: &str) -> String {
+    of_text(text).unwrap_or_else(|| UNKNOWN.to_owned())
 }
 
 /// The licence of `Files: *` in a machine-readable copyright file.
@@ -126,7 +131,8 @@ mod tests {
         let text = format!("{HEAD}Files: *\nLicense: Expat\n");
         tree.put("usr/share/doc/one/copyright", Node::file(0o644, text.as_str(), &origin)).unwrap();
         tree.put("usr/share/doc/two", Node::symlink("one", &origin)).unwrap();
-        assert_eq!(licence(&tree, "two"), "MIT");
-        assert_eq!(licence(&tree, "three"), "NOASSERTION");
+        assert_eq!(super::text(&tree, "two").map(|text| licence(&text)).as_deref(), Some("MIT"));
+        assert_eq!(super::text(&tree, "three"), None);
+        assert_eq!(licence("free text"), "NOASSERTION");
     }
 }

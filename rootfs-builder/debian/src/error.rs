@@ -1,5 +1,5 @@
-//! What can go wrong between a list of packages and a root file system. Each variant is a step; each message names the
-//! object.
+//! What can go wrong between a list of packages and a root file system. Each variant is a step; each message
+//! names the object.
 
 use std::{io, path::PathBuf};
 

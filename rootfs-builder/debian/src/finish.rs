@@ -1,10 +1,11 @@
-//! What is left to do when all packages are unpacked, and what their scripts would have done: accounts, units, a few files
-//! that belong to no package. Each step is one function on a tree, in one order, and asks nothing of this machine.
+//! What is left to do when all packages are unpacked, and what their scripts would have done: accounts,
+//! units, a few files that belong to no package. Each step is one function on a tree, in one order, and asks
+//! nothing of this machine.
 //!
 //! Left out for a reason:
-//! - `/etc/ld.so.cache`: the dynamic linker looks into `/lib/TRIPLET` and `/usr/lib/TRIPLET` without it, where all of
-//!   Debian's libraries are; programs with private ones name the directory. The cache saves a few failed opens and is
-//!   one more file to keep right.
+//! - `/etc/ld.so.cache`: the dynamic linker looks into `/lib/TRIPLET` and `/usr/lib/TRIPLET` without it,
+//!   where all of Debian's libraries are; programs with private ones name the directory. The cache saves a
+//!   few failed opens and is one more file to keep right.
 //! - the journal's catalogue, udev's hardware database, dpkg's lists of files: nothing in a guest reads them.
 //! - temporary files and state directories: systemd-tmpfiles makes them at each boot.
 
@@ -54,8 +55,9 @@ pub fn finish(laid: Laid, options: &Finish<'_>) -> Result<Tree, Error> {
     Ok(tree)
 }
 
-/// ConditionNeedsUpdate= compares the time of these stamps with that of /usr (systemd.unit(5)). All files of an image have
-/// one time, so nothing is out of date, and no boot rebuilds the linker's cache, the catalogue and the accounts.
+/// ConditionNeedsUpdate= compares the time of these stamps with that of /usr (systemd.unit(5)). All files of
+/// an image have one time, so nothing is out of date, and no boot rebuilds the linker's cache, the catalogue
+/// and the accounts.
 fn skip_update_services(tree: &mut Tree, origin: &Origin) -> Result<(), Error> {
     for stamp in ["etc/.updated", "var/.updated"] {
         tree.put(stamp, Node::file(0o644, "", origin))?;
@@ -99,7 +101,8 @@ mod tests {
         }
         tree.put("var/run", Node::directory(0o755, &origin)).unwrap();
         let status = BTreeMap::from([("base-files".to_owned(), "Package: base-files\n".to_owned())]);
-        Laid { tree, licences: BTreeMap::new(), set_id: Vec::new(), status }
+        let (licences, copyrights) = (BTreeMap::new(), BTreeMap::new());
+        Laid { tree, licences, copyrights, set_id: Vec::new(), status }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A list of packages (`Packages`) of one suite, and all lists that a resolution looks into.
 //!
-//! A list has some 60,000 stanzas, of which an image needs a hundred: it is read once for names, and a stanza wholly when
-//! somebody asks for it.
+//! A list has some 60,000 stanzas, of which an image needs a hundred: it is read once for names, and a stanza
+//! wholly when somebody asks for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -77,8 +77,8 @@ pub struct Packages {
 }
 
 impl Packages {
-    /// All that can be installed under a name, the best first: what apt would take by itself before backports, later
-    /// versions before earlier ones, suites in their order.
+    /// All that can be installed under a name, the best first: what apt would take by itself before
+    /// backports, later versions before earlier ones, suites in their order.
     pub(crate) fn named(&self, name: &str) -> Result<Vec<Entry>, Error> {
         let mut all = Vec::new();
         for (order, index) in self.indexes.iter().enumerate() {

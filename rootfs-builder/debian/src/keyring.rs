@@ -1,8 +1,10 @@
-//! Which signatures we believe: certificates of Debian's keyring package that `trusted.toml` names by fingerprint.
+//! Which signatures we believe: certificates of Debian's keyring package that `trusted.toml` names by
+//! fingerprint.
 //!
-//! The OpenPGP itself is rPGP's (the crate `pgp`): of the two well-kept libraries the one that is all Rust without a choice of
-//! backends, under a permissive licence and with the smaller tree. What it leaves to its caller is done here: which
-//! hash functions will do, which keys of a certificate may sign, and whether they have expired or been revoked.
+//! The OpenPGP itself is rPGP's (the crate `pgp`): of the two well-kept libraries the one that is all Rust
+//! without a choice of backends, under a permissive licence and with the smaller tree. What it leaves to its
+//! caller is done here: which hash functions will do, which keys of a certificate may sign, and whether they
+//! have expired or been revoked.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -86,7 +88,8 @@ impl Keyring {
 
     /// The one signature that counts, among those of a message in OpenPGP's cleartext form.
     ///
-    /// One good signature of a trusted key is enough: Debian signs each Release with the keys of two or three releases.
+    /// One good signature of a trusted key is enough: Debian signs each Release with the keys of two or three
+    /// releases.
     pub(crate) fn verify(&self, suite: &str, message: &[u8], now: SystemTime) -> Result<Signed, Error> {
         let refuse = |what: String| Error::Signature { suite: suite.to_owned(), what };
         let text = std::str::from_utf8(message).map_err(|_| refuse("is not text".to_owned()))?;
@@ -215,7 +218,8 @@ fn signing_keys(name: &str, certificate: &SignedPublicKey) -> Vec<Signer> {
     keys
 }
 
-/// What the owner says of the certificate: the latest valid signature of its primary key over itself or a name of its.
+/// What the owner says of the certificate: the latest valid signature of its primary key over itself or a
+/// name of its.
 fn self_signature(certificate: &SignedPublicKey) -> Option<&Signature> {
     let primary = &certificate.primary_key;
     let named = certificate.details.users.iter().flat_map(|user| {

@@ -15,9 +15,13 @@ use crate::unpacked::{self, Unpacked};
 pub struct Laid {
     /// All files.
     pub tree: Tree,
-    /// Each package's licence as its copyright file has it, for a bill of materials: an SPDX expression or "NOASSERTION".
+    /// Each package's licence as its copyright file has it, for a bill of materials: an SPDX expression or
+    /// "NOASSERTION".
     pub licences: BTreeMap<String, String>,
-    /// What runs with more rights than who starts it: path, mode and origin of set-id files, for somebody to look at.
+    /// Each package's whole copyright file, for who wants to read more out of it. Not every package has one.
+    pub copyrights: BTreeMap<String, String>,
+    /// What runs with more rights than who starts it: path, mode and origin of set-id files, for somebody to
+    /// look at.
     pub set_id: Vec<SetId>,
     /// What dpkg would know: a stanza of its status file for each package.
     pub(crate) status: BTreeMap<String, String>,
@@ -54,13 +58,19 @@ pub fn lay(packages: &[Package], cache: &Cache, progress: &Progress) -> Result<L
         let wrong = |what| Error::Package { package: format!("{} {}", package.name, package.version), what };
         status.insert(package.name.clone(), crate::status::stanza(&unpacked.control).map_err(wrong)?);
     }
-    let licences = packages.iter().map(|p| (p.name.clone(), copyright::licence(&tree, &p.name))).collect();
+    let mut copyrights = BTreeMap::new();
+    let mut licences = BTreeMap::new();
+    for Package { name, .. } in packages {
+        let text = copyright::text(&tree, name);
+        licences.insert(name.clone(), copyright::licence(text.as_deref().unwrap_or_default()));
+        copyrights.extend(text.map(|text| (name.clone(), text)));
+    }
     let set_id = set_id_files(&tree);
-    Ok(Laid { tree, licences, set_id, status })
+    Ok(Laid { tree, licences, copyrights, set_id, status })
 }
 
-/// `/bin -> usr/bin` and so on, as every Debian since bookworm wants it: for each directory below the root that has its twin
-/// in /usr. Where base-files brings these links itself (trixie) they are the same.
+/// `/bin -> usr/bin` and so on, as every Debian since bookworm wants it: for each directory below the root
+/// that has its twin in /usr. Where base-files brings these links itself (trixie) they are the same.
 fn merge_usr<'a>(tree: &mut Tree, entries: impl Iterator<Item = &'a unpacked::Entry>) -> Result<(), Error> {
     let origin = Origin::from("the merged /usr");
     let tops = entries.filter_map(|entry| entry.path.split('/').next()).filter(|top| is_merged(top));

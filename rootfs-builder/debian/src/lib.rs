@@ -1,10 +1,14 @@
-//! Debian packages to a root file system: from names in a recipe to a [`guest_tree::Tree`], as anybody, for any
-//! architecture, without dpkg, without an emulator, and without running a single script that a package brings.
+//! Debian packages to a root file system: from names in a recipe to a [`guest_tree::Tree`], as anybody, for
+//! any architecture, without dpkg, without an emulator, and without running a single script that a package
+//! brings.
 //!
 //! - a [`Mirror`] gives the suites' lists of packages, believed because a key of `trusted.toml` signed them;
-//! - [`resolve`] takes the packages that are wanted and all that they need: [`Package`]s, which a lock file holds;
-//! - [`lay`] takes the packages apart and lays their files into a tree, [`prune`] takes out what an image does not want;
-//! - [`finish`] does what is left, deterministically: accounts, units, the machine's identity, dpkg's database.
+//! - [`resolve`] takes the packages that are wanted and all that they need: [`Package`]s, which a lock file
+//!   holds;
+//! - [`lay`] takes the packages apart and lays their files into a tree, [`prune`] takes out what an image
+//!   does not want;
+//! - [`finish`] does what is left, deterministically: accounts, units, the machine's identity, dpkg's
+//!   database.
 //!
 //! What is not here: recipes and the lock file itself, and any image format.
 

@@ -1,4 +1,5 @@
-//! The archive as the machine's mirror serves it now: suites with their signed Release files and lists of packages.
+//! The archive as the machine's mirror serves it now: suites with their signed Release files and lists of
+//! packages.
 
 use std::io::Read;
 use std::path::Path;
@@ -70,7 +71,8 @@ impl<'a> Mirror<'a> {
         Ok(Packages { architecture: architecture.to_owned(), indexes })
     }
 
-    /// Where a locked package is now: the same bytes, in whichever suite. For one that is no more where it was.
+    /// Where a locked package is now: the same bytes, in whichever suite. For one that is no more where it
+    /// was.
     pub fn find(&self, gone: &Package, arch: Arch) -> Result<Package, Error> {
         let mut tried = Vec::new();
         let own = gone.suite.as_str();
@@ -111,7 +113,8 @@ impl<'a> Mirror<'a> {
             sha256: listed.sha256.clone(),
         };
         let fetch = |path: String| guest_inputs::fetch(self.cache, &pin(path), self.progress);
-        // By its digest it is the list that was signed, also while the mirror changes; but not every mirror has all.
+        // By its digest it is the list that was signed, also while the mirror changes; but not every mirror
+        // has all.
         let file = fetch(format!("by-hash/SHA256/{}", listed.sha256)).or_else(|error| match error {
             guest_inputs::Error::Download { absent: true, .. } => fetch("Packages.xz".to_owned()),
             other => Err(other),

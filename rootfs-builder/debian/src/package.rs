@@ -199,6 +199,15 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_lock_file_keeps_every_field() {
+        let package = Package { depends: vec!["c".to_owned()], ..read(&text()).unwrap().package };
+        let kept = toml::to_string(&package).unwrap();
+        assert_eq!(toml::from_str::<Package>(&kept), Ok(package));
+        assert!(kept.contains("source-version = \"1:2-3\"") && kept.contains("signed-by = \"f\""), "{kept}");
+        assert!(toml::from_str::<Package>(&format!("{kept}\nshasum = \"0\"\n")).is_err());
+    }
+
+    #[test]
     fn source_is_the_package_unless_said() {
         let entry = read(&text().replace("Source: b (1:2-3)\n", "")).unwrap();
         assert_eq!((entry.package.source.as_str(), entry.package.source_version.as_str()), ("a", "1:2-3+b1"));

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use guest_tree::{Kind, Tree};
 
-/// Patterns of paths, without a leading slash. `*` stands for any text, `/` included, as in dpkg's `path-exclude`; `?` for
-/// one character.
+/// Patterns of paths, without a leading slash. `*` stands for any text, `/` included, as in dpkg's
+/// `path-exclude`; `?` for one character.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Prune<'a> {
     /// What goes, unless it is to stay.
@@ -14,8 +14,8 @@ pub struct Prune<'a> {
     pub keep: &'a [String],
 }
 
-/// Takes files and links out of a tree, and the directories that match and have nothing in them then. Says how many bytes
-/// went.
+/// Takes files and links out of a tree, and the directories that match and have nothing in them then. Says
+/// how many bytes went.
 pub fn prune(tree: &mut Tree, what: Prune<'_>) -> u64 {
     let before = tree.content_size();
     let matches = |patterns: &[String], path: &Path| {
@@ -36,7 +36,8 @@ pub fn prune(tree: &mut Tree, what: Prune<'_>) -> u64 {
     before - tree.content_size()
 }
 
-/// Goes back to the last star when a text does not go on as the pattern does: at most their lengths multiplied.
+/// Goes back to the last star when a text does not go on as the pattern does: at most their lengths
+/// multiplied.
 fn is_match(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut last_star: Option<(usize, usize)> = None;

@@ -4,7 +4,8 @@ use std::fmt;
 
 use crate::version::Version;
 
-/// One of the alternatives of a dependency: a package's or a virtual package's name, and which versions of it will do.
+/// One of the alternatives of a dependency: a package's or a virtual package's name, and which versions of it
+/// will do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Relation {
     pub(crate) name: String,
@@ -69,8 +70,8 @@ pub(crate) fn is_package_name(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b))
 }
 
-/// `name[:architecture] [(comparison version)]`. Restrictions to architectures or build profiles have no place in a binary
-/// package.
+/// `name[:architecture] [(comparison version)]`. Restrictions to architectures or build profiles have no
+/// place in a binary package.
 fn relation(text: &str) -> Result<Relation, String> {
     let text = text.trim();
     let wrong = |what: &str| format!("{text:?} is no dependency: {what}");
@@ -128,6 +129,8 @@ pub(crate) fn spelt(group: &[Relation]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -179,5 +182,14 @@ mod tests {
     fn other_architectures_are_not_meant() {
         let is_for = |text: &str| relation(text).unwrap().is_for("arm64");
         assert!(is_for("a") && is_for("a:any") && is_for("a:arm64") && !is_for("a:i386"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_spelt_so_that_it_is_read_again(text in "[a-c:|, ()<>=0-9.~\u{e4}-]{0,24}") {
+            let Ok(all) = groups(&text) else { return Ok(()) };
+            let spelt: Vec<_> = all.iter().map(|group| spelt(group)).collect();
+            prop_assert_eq!(groups(&spelt.join(", ")), Ok(all));
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! From the packages that somebody wants to all that these need: a closure over Pre-Depends and Depends.
 //!
-//! No search: each choice is made once, in a fixed order, and stands. Of alternatives the first one that can be had is
-//! taken, of the providers of a virtual package the one of highest priority, then the first by name; what has been chosen
-//! before, for whatever reason, is preferred to both. Nothing is in an image because it is "essential": a guest without
-//! package manager needs no such set. When choices collide the error says which, and the recipe names what it wants.
+//! No search: each choice is made once, in a fixed order, and stands. Of alternatives the first one that can
+//! be had is taken, of the providers of a virtual package the one of highest priority, then the first by
+//! name; what has been chosen before, for whatever reason, is preferred to both. Nothing is in an image
+//! because it is "essential": a guest without package manager needs no such set. When choices collide the
+//! error says which, and the recipe names what it wants.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -18,8 +19,8 @@ use crate::version::Version;
 pub struct Request<'a> {
     /// Packages by name, each as `name`, `name=version` or `name/suite`.
     pub packages: &'a [String],
-    /// Packages, real or virtual, that stay out whoever depends on them: such a dependency counts as met, whatever its
-    /// other alternatives are.
+    /// Packages, real or virtual, that stay out whoever depends on them: such a dependency counts as met,
+    /// whatever its other alternatives are.
     pub exclude: &'a [String],
 }
 
@@ -174,8 +175,8 @@ impl Choice<'_> {
         Ok(Err(in_the_way.unwrap_or_else(|| self.why_none(&wanted.name, &real))))
     }
 
-    /// What keeps a package out: a conflict with one that is chosen, whichever of them declares it. No package conflicts
-    /// with itself: mail servers both provide and exclude "mail-transport-agent".
+    /// What keeps a package out: a conflict with one that is chosen, whichever of them declares it. No
+    /// package conflicts with itself: mail servers both provide and exclude "mail-transport-agent".
     fn in_the_way(&self, entry: &Entry) -> Option<String> {
         let excludes = |one: &Entry, other: &Entry| {
             one.excludes.iter().find(|excluded| other.meets(excluded)).map(Relation::to_string)

@@ -1,5 +1,5 @@
-//! Debian's control files: stanzas of `Field: value`, continued on lines that begin with a blank, parted by empty lines.
-//! Read as hostile input: what is no field is an error that names the line.
+//! Debian's control files: stanzas of `Field: value`, continued on lines that begin with a blank, parted by
+//! empty lines. Read as hostile input: what is no field is an error that names the line.
 
 /// More fields than any stanza of an archive has: they are looked through one by one.
 const MAX_FIELDS: usize = 100;

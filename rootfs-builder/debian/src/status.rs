@@ -1,4 +1,5 @@
-//! dpkg's database (`/var/lib/dpkg/status`): nothing here reads it, but who scans an image for known holes does.
+//! dpkg's database (`/var/lib/dpkg/status`): nothing here reads it, but who scans an image for known holes
+//! does.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +10,8 @@ use crate::stanza::Stanza;
 
 const STATUS: &str = "var/lib/dpkg/status";
 
-/// A package's stanza: its control file, with a word on its state (deb-control(5), dpkg-query(1)). Conffiles are not
-/// listed: their digests serve upgrades, and there are none.
+/// A package's stanza: its control file, with a word on its state (deb-control(5), dpkg-query(1)). Conffiles
+/// are not listed: their digests serve upgrades, and there are none.
 pub(crate) fn stanza(control: &str) -> Result<String, String> {
     let control = Stanza::only(control).map_err(|error| format!("its control file: {error}"))?;
     let mut lines = control.text.lines();

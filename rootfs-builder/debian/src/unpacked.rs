@@ -1,8 +1,9 @@
-//! A package taken apart: its files with modes and owners, and what dpkg knows of it. Taken apart once per digest; the
-//! contents stay in the cache, where a tree refers to them.
+//! A package taken apart: its files with modes and owners, and what dpkg knows of it. Taken apart once per
+//! digest; the contents stay in the cache, where a tree refers to them.
 //!
-//! A package is hostile here, though somebody signed for it. Names that could lead out are refused, and devices, pipes,
-//! sparse files, and whatever is larger than anything in Debian. Its scripts are not even looked at.
+//! A package is hostile here, though somebody signed for it. Names that could lead out are refused, and
+//! devices, pipes, sparse files, and whatever is larger than anything in Debian. Its scripts are not even
+//! looked at.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -139,62 +140,59 @@ struct Parts<'a> {
 
 impl Parts<'_> {
     fn take(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> Result<(), Error> {
+        if matches!(entry.header().entry_type(), EntryType::XGlobalHeader) {
+            return Ok(()); // carries no file
+        }
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let package = self.package;
-        let refuse =
-            |what: String| Error::Package { package: package.to_owned(), what: format!("{name:?} {what}") };
+        let package = self.package.to_owned();
+        let refuse = |what: String| Error::Package { package, what: format!("{name:?} {what}") };
         if self.entries.len() == self.budget.entries {
             return Err(refuse(format!("is one file more than the limit of {}", self.budget.entries)));
         }
-        let path = inside(entry.path()).map_err(refuse)?;
-        let header = entry.header();
-        let kind = match header.entry_type() {
-            EntryType::XGlobalHeader => return Ok(()), // carries no file
-            EntryType::Directory => Kind::Directory,
-            EntryType::Regular | EntryType::Continuous => {
-                let size = entry.size();
-                if size > self.budget.file {
-                    return Err(refuse(format!(
-                        "has {size} bytes, more than the limit of {}",
-                        self.budget.file
-                    )));
-                }
-                Kind::File(self.write(entry)?)
+        let (path, attributes) = match (inside(entry.path()), attributes(entry.header())) {
+            (Ok(path), Ok(attributes)) => (path, attributes),
+            (Err(what), _) | (_, Err(what)) => return Err(refuse(what)),
+        };
+        let kind = match entry.header().entry_type() {
+            EntryType::Regular | EntryType::Continuous if entry.size() > self.budget.file => {
+                let (size, limit) = (entry.size(), self.budget.file);
+                return Err(refuse(format!("has {size} bytes, more than the limit of {limit}")));
             }
-            EntryType::Link => {
-                let target =
-                    entry.link_name().ok().flatten().ok_or_else(|| refuse("links to nothing".to_owned()))?;
-                let target = inside(Ok(target)).map_err(refuse)?;
-                let known = self.by_path.get(&target);
-                Kind::File(*known.ok_or_else(|| {
-                    refuse(format!("is a hard link to {target:?}, which is no file before it"))
-                })?)
-            }
-            EntryType::Symlink => {
-                let target = entry.link_name_bytes().ok_or_else(|| refuse("links to nothing".to_owned()))?;
-                let target = String::from_utf8(target.into_owned());
-                let target = target.map_err(|_| refuse("links to a name that is not text".to_owned()))?;
-                if target.is_empty() || target.contains('\0') {
-                    return Err(refuse("links to nothing".to_owned()));
-                }
-                Kind::Symlink(target)
-            }
-            EntryType::Char | EntryType::Block => return Err(refuse("is a device".to_owned())),
-            EntryType::Fifo => return Err(refuse("is a pipe".to_owned())),
-            EntryType::GNUSparse => return Err(refuse("is a sparse file".to_owned())),
-            _ => return Err(refuse("is neither file, directory nor link".to_owned())),
+            EntryType::Regular | EntryType::Continuous => Kind::File(self.write(entry)?),
+            _ => self.kind_without_content(entry).map_err(refuse)?,
         };
         if let Kind::File(number) = kind {
             self.by_path.insert(path.clone(), number);
         }
-        let header = entry.header();
-        let number = |field: io::Result<u64>| field.ok().and_then(|n| u32::try_from(n).ok());
-        let odd = |what: &str| refuse(format!("has an odd {what}"));
-        let mode = header.mode().map_err(|_| odd("mode"))? & 0o7777;
-        let uid = number(header.uid()).ok_or_else(|| odd("owner"))?;
-        let gid = number(header.gid()).ok_or_else(|| odd("group"))?;
+        let [mode, uid, gid] = attributes;
         self.entries.push(Entry { path, mode, uid, gid, kind });
         Ok(())
+    }
+
+    /// What an entry is that brings no bytes, or why there is no such thing in a package.
+    fn kind_without_content(&self, entry: &tar::Entry<'_, impl Read>) -> Result<Kind, String> {
+        match entry.header().entry_type() {
+            EntryType::Directory => Ok(Kind::Directory),
+            EntryType::Link => {
+                let target = entry.link_name().ok().flatten().ok_or("links to nothing")?;
+                let target = inside(Ok(target))?;
+                let known = self.by_path.get(&target).copied();
+                let unknown = || format!("is a hard link to {target:?}, which is no file before it");
+                known.map(Kind::File).ok_or_else(unknown)
+            }
+            EntryType::Symlink => {
+                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
+                let target = String::from_utf8(target).map_err(|_| "links to a name that is not text")?;
+                match target.is_empty() || target.contains('\0') {
+                    true => Err("links to nothing".to_owned()),
+                    false => Ok(Kind::Symlink(target)),
+                }
+            }
+            EntryType::Char | EntryType::Block => Err("is a device".to_owned()),
+            EntryType::Fifo => Err("is a pipe".to_owned()),
+            EntryType::GNUSparse => Err("is a sparse file".to_owned()),
+            _ => Err("is neither file, directory nor link".to_owned()),
+        }
     }
 
     fn write(&mut self, data: &mut impl Read) -> Result<usize, Error> {
@@ -205,6 +203,15 @@ impl Parts<'_> {
         io::copy(data, &mut file).map_err(at("unpack into", &path))?;
         Ok(number)
     }
+}
+
+/// Mode, owner and group.
+fn attributes(header: &tar::Header) -> Result<[u32; 3], String> {
+    let number = |field: io::Result<u64>, what: &str| {
+        field.ok().and_then(|n| u32::try_from(n).ok()).ok_or_else(|| format!("has an odd {what}"))
+    };
+    let mode = number(header.mode().map(u64::from), "mode")? & 0o7777;
+    Ok([mode, number(header.uid(), "owner")?, number(header.gid(), "group")?])
 }
 
 /// A name as a tree takes it, or what is wrong with it.

@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-/// `[epoch:]upstream[-revision]`. Two that are spelt differently can be equal in the order: `1.0` and `1.0-0`.
+/// `[epoch:]upstream[-revision]`. Two that are spelt differently can be equal in the order: `1.0` and
+/// `1.0-0`.
 #[derive(Debug, Clone)]
 pub struct Version(String);
 

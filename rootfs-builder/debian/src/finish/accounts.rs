@@ -1,7 +1,7 @@
 //! `/etc/passwd` and its three companions: Debian's fixed accounts, and those that packages declare.
 //!
-//! Numbers that nobody asks for go from 999 down, to names in their order: the same packages give the same numbers, on any
-//! machine, in whatever order they are unpacked.
+//! Numbers that nobody asks for go from 999 down, to names in their order: the same packages give the same
+//! numbers, on any machine, in whatever order they are unpacked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -244,8 +244,8 @@ impl Accounts {
         self.by_uid().into_iter().map(line).collect()
     }
 
-    /// No account has a password. The day of its last change stays empty: a date is none of an image's business, and
-    /// without it no password ages (shadow(5)).
+    /// No account has a password. The day of its last change stays empty: a date is none of an image's
+    /// business, and without it no password ages (shadow(5)).
     fn shadow(&self) -> String {
         let line = |(name, user): (&String, &User)| {
             let expires = if user.locked { "1" } else { "" };

@@ -13,8 +13,8 @@ pub(super) fn write(tree: &mut Tree, options: &Finish<'_>, origin: &Origin) -> R
     let fstab: String = options.fstab.iter().map(|line| format!("{line}\n")).collect();
     let hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost\n";
     let files = [
-        // There and empty: each boot gets an identity of its own, and none is a "first boot", at which systemd would
-        // enable what its presets say (machine-id(5)).
+        // There and empty: each boot gets an identity of its own, and none is a "first boot", at which
+        // systemd would enable what its presets say (machine-id(5)).
         ("etc/machine-id", String::new(), 0o444),
         ("etc/hostname", format!("{hostname}\n"), 0o644),
         ("etc/hosts", hosts.to_owned(), 0o644),

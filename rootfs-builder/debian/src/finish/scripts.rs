@@ -84,7 +84,8 @@ fn link(tree: &mut Tree, path: &str, target: &str, origin: &Origin) -> Result<()
     }
 }
 
-/// A copy with the modes of its source. Without an error of its own it failed because the source is not there.
+/// A copy with the modes of its source. Without an error of its own it failed because the source is not
+/// there.
 fn copy(tree: &mut Tree, path: &str, source: &str, origin: &Origin) -> Result<(), Option<Error>> {
     let from = tree.resolve(source).and_then(|source| tree.get(source)).ok_or(None)?;
     let copied = Node::new(from.kind.clone(), from.attributes.clone(), origin);
@@ -95,8 +96,8 @@ fn missing(package: &str, source: &str) -> Error {
     Error::Finish { step: STEP, what: format!("{package}: has no /{source}: has the recipe pruned it?") }
 }
 
-/// Files one after the other, by name, each with an end of line at its end. Of the pattern only a star in the last part
-/// counts.
+/// Files one after the other, by name, each with an end of line at its end. Of the pattern only a star in the
+/// last part counts.
 fn bundle(tree: &Tree, pattern: &str) -> Result<Vec<u8>, String> {
     let (directory, name) = pattern.rsplit_once('/').ok_or("odd pattern")?;
     let (start, end) = name.split_once('*').ok_or("odd pattern")?;

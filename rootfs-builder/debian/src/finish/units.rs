@@ -1,5 +1,5 @@
-//! systemd's units: which are enabled, which must not start, which one is booted into. What `systemctl --root` would do
-//! with links, done to a tree.
+//! systemd's units: which are enabled, which must not start, which one is booted into. What `systemctl
+//! --root` would do with links, done to a tree.
 
 use std::collections::BTreeSet;
 

@@ -126,6 +126,29 @@ fn a_certificate_counts_only_if_it_is_named_and_all_that_are_named_have_to_be_th
 }
 
 #[test]
+fn a_certificate_that_may_not_sign_is_of_no_use() {
+    let params = SecretKeyParamsBuilder::default()
+        .key_type(KeyType::Ed25519Legacy)
+        .can_certify(true)
+        .can_sign(false)
+        .primary_user_id("certifier".to_owned())
+        .build()
+        .unwrap();
+    let certifier = params.generate(StdRng::seed_from_u64(3)).unwrap();
+    let error = Keyring::read(&keyring_file(&[&certifier]), &trusted(&[&certifier])).unwrap_err().to_string();
+    assert!(error.ends_with("has no key that may sign"), "{error}");
+}
+
+#[test]
+fn a_subkey_of_somebody_else_is_not_taken_for_the_owner_s() {
+    let (owner, stranger) = (owner(1), owner(2));
+    let mut forged = owner.to_public_key();
+    forged.public_subkeys = stranger.to_public_key().public_subkeys;
+    let ring = Keyring::read(&forged.to_bytes().unwrap(), &trusted(&[&owner])).unwrap();
+    assert!(ring.signers.iter().all(|signer| matches!(signer.key, Key::Primary(_))));
+}
+
+#[test]
 fn our_list_is_of_full_fingerprints() {
     let ours = Trusted::ours().unwrap();
     assert!(!ours.keyring.is_empty());

@@ -128,6 +128,9 @@ fn a_sparse_file_is_refused_whatever_size_it_claims() {
     header.set_path("huge").unwrap();
     header.set_entry_type(EntryType::GNUSparse);
     header.set_size(0);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
     // Nothing but a hole of four gigabytes.
     let gnu = header.as_gnu_mut().unwrap();
     gnu.set_real_size(1 << 32);
