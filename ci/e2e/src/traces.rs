@@ -17,9 +17,10 @@ pub struct Traces(BTreeMap<String, usize>);
 const SETTLES: Duration = Duration::from_secs(10);
 
 /// One line a thing. The watch's own processes are left out, threads of the kernel's too, which come and go; a pipe is a
-/// pipe whatever its number. A `for` that reads files itself is many times faster here than a program for each.
+/// pipe whatever its number, and so is a namespace: one that was made anew gets the old one's number only if the kernel
+/// had freed that by then. A `for` that reads files itself is many times faster here than a program for each.
 const LOOK: &str = r#"
-while read -r _ _ _ root point _; do echo "mount $root at $point"; done < /guest/proc/1/mountinfo
+while read -r _ _ _ root point _; do echo "mount ${root%%:\[*} at $point"; done < /guest/proc/1/mountinfo
 find /guest/cgroup -type d | sed 's/^/cgroup /'
 find /guest/run -xdev | sed 's/^/file /'
 ls -l /guest/proc/1/fd | sed -n 's/.* -> \([a-z]*\):\[[0-9]*\]$/descriptor \1/p; t; s/.* -> /descriptor /p'

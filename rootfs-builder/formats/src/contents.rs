@@ -9,8 +9,8 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{Error, reading};
 use crate::inodes::Inode;
 
-/// For each inode the first one with the same content: itself, if no other comes before it. Only files have content, and
-/// of an empty one there is nothing to share.
+/// For each inode the first one with the same content: itself, if no other comes before it. Only files have
+/// content, and of an empty one there is nothing to share.
 pub(crate) fn firsts(inodes: &[Inode<'_>], format: &'static str) -> Result<Vec<usize>, Error> {
     let mut firsts: Vec<usize> = (0..inodes.len()).collect();
     let mut by_length: BTreeMap<u64, Vec<(usize, &Content)>> = BTreeMap::new();

@@ -1,4 +1,5 @@
-//! What can go wrong while an image is written. Each variant is a step; each message names the format and the object.
+//! What can go wrong while an image is written. Each variant is a step; each message names the format and the
+//! object.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! A tree as the list that file systems are made of: numbered inodes, directories with their entries. What no Linux file
-//! system could hold is refused here, once for all formats.
+//! A tree as the list that file systems are made of: numbered inodes, directories with their entries. What no
+//! Linux file system could hold is refused here, once for all formats.
 
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;

@@ -1,12 +1,13 @@
-//! Root file systems as images. A [`guest_tree::Tree`] goes in; what comes out is the same bytes wherever and whenever it is
-//! written.
+//! Root file systems as images. A [`guest_tree::Tree`] goes in; what comes out is the same bytes wherever and
+//! whenever it is written.
 //!
-//! No format here is written by an outside tool, and none needs root, a mount or a loop device. What a format demands but a
-//! tree does not have is chosen by us: all times are the one that the caller passes, a UUID is the digest of the content, the
-//! order is that of the tree's paths. A size is exact: what the content needs, in whole blocks.
+//! No format here is written by an outside tool, and none needs root, a mount or a loop device. What a format
+//! demands but a tree does not have is chosen by us: all times are the one that the caller passes, a UUID is
+//! the digest of the content, the order is that of the tree's paths. A size is exact: what the content needs,
+//! in whole blocks.
 //!
-//! A tree that a format cannot hold (an attribute it has no name for, a file too long) is an [`Error`] that names the path;
-//! nothing is left out in silence.
+//! A tree that a format cannot hold (an attribute it has no name for, a file too long) is an [`Error`] that
+//! names the path; nothing is left out in silence.
 
 pub mod disk;
 pub mod erofs;

@@ -109,3 +109,15 @@ fn what_the_format_has_no_place_for_is_refused_by_path() {
     let error = write(&Tree::new(), &late, std::io::Cursor::new(vec![])).unwrap_err().to_string();
     assert_eq!(error, "squashfs: times end in the year 2106");
 }
+
+#[test]
+fn a_full_disk_is_an_error_whenever_it_is_noticed() {
+    let mut tree = Tree::new();
+    tree.put("a", Node::file(0o644, "a".repeat(300_000).as_str(), &Origin::from("test"))).unwrap();
+    let options = Options { time: sample::TIME, compression: Compression::Zstd };
+    for room in [0, 95, 96, 200, 4095] {
+        let error = write(&tree, &options, std::io::Cursor::new(&mut vec![0; room][..])).unwrap_err();
+        assert_eq!(error.to_string(), "squashfs: cannot write the image", "room for {room}");
+    }
+    write(&tree, &options, std::io::Cursor::new(&mut vec![0; 4096][..])).unwrap();
+}

@@ -1,10 +1,12 @@
-//! A compressed file: its content in stretches of any length, each in one block, and the index that finds them.
+//! A compressed file: its content in stretches of any length, each in one block, and the index that finds
+//! them.
 //!
-//! The index has an entry for each 4096 bytes of content. One in which a stretch begins says at which byte, and in which
-//! block the stretch is; the others say how far away the entries with beginnings are. So no two stretches may begin in the
-//! same 4096 bytes: each but the last is at least that long. Where the last one ends another seems to begin, as at the end of
-//! any other; else the kernel takes it to be as long as its entries are (`z_erofs_do_map_blocks`), and refuses one that is
-//! not compressed and yet longer than its block.
+//! The index has an entry for each 4096 bytes of content. One in which a stretch begins says at which byte,
+//! and in which block the stretch is; the others say how far away the entries with beginnings are. So no two
+//! stretches may begin in the same 4096 bytes: each but the last is at least that long. Where the last one
+//! ends another seems to begin, as at the end of any other; else the kernel takes it to be as long as its
+//! entries are (`z_erofs_do_map_blocks`), and refuses one that is not compressed and yet longer than its
+//! block.
 
 use super::{BLOCK, lz4};
 
@@ -31,8 +33,8 @@ pub(super) struct Stretch {
     kept: Kept,
 }
 
-/// The next stretch of a file: takes what fits one block from the front of `ahead`, which is the rest of the file or at
-/// least [`MAX_STRETCH`] of it. The block, and how many bytes of content it holds.
+/// The next stretch of a file: takes what fits one block from the front of `ahead`, which is the rest of the
+/// file or at least [`MAX_STRETCH`] of it. The block, and how many bytes of content it holds.
 pub(super) fn next(start: u64, ahead: &[u8]) -> (Stretch, usize, [u8; BLOCK]) {
     let ahead = &ahead[..ahead.len().min(MAX_STRETCH)];
     let mut block = [0; BLOCK];
@@ -60,8 +62,8 @@ pub(super) fn index(stretches: &[Stretch], size: u64, first: u32) -> Vec<u8> {
     let clusters = size.div_ceil(BLOCK as u64);
     let cluster_of = |stretch: &Stretch| stretch.start / BLOCK as u64;
     let begun = stretches.last().map_or(0, |last| cluster_of(last) + 1);
-    let end =
-        (begun < clusters && size % BLOCK as u64 != 0).then_some(Stretch { start: size, kept: Kept::AsItIs });
+    let end = (begun < clusters && !size.is_multiple_of(BLOCK as u64))
+        .then_some(Stretch { start: size, kept: Kept::AsItIs });
     let places = (first..).map(Some).take(stretches.len()).chain([None]);
     let mut rest = stretches.iter().chain(&end).zip(places).peekable();
     while let Some((stretch, place)) = rest.next() {

@@ -1,4 +1,4 @@
-//! The content of a file: what of it goes into blocks, and what stays behind its inode. It is read once, a bit at a time.
+//! The content of a file, a bit at a time: what of it goes into blocks, and what stays behind its inode.
 
 use std::io::{Read, Seek, Write};
 use std::path::Path;

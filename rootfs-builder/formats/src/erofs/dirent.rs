@@ -1,5 +1,6 @@
-//! The content of a directory: blocks of entries, each block with its names behind them. The kernel looks a name up by
-//! binary search, first among blocks and then in one, so names are sorted by their bytes over the whole directory.
+//! The content of a directory: blocks of entries, each block with its names behind them. The kernel looks a
+//! name up by binary search, first among blocks and then in one, so names are sorted by their bytes over the
+//! whole directory.
 
 use super::BLOCK;
 use guest_tree::Kind;

@@ -56,8 +56,8 @@ impl<W: Write + Seek> Image<W> {
         self.pad_to(self.position.next_multiple_of(BLOCK as u64))
     }
 
-    /// Writes the first block; says how long the image is and what it is called: by the digest of all it has, in the order
-    /// it was written in, its first block last.
+    /// Writes the first block; says how long the image is and what it is called: by the digest of all it has,
+    /// in the order it was written in, its first block last.
     pub(super) fn finish(mut self, mut first: [u8; BLOCK]) -> Result<(u64, Uuid), Error> {
         let uuid = Uuid::of(self.digest.chain_update(first));
         seal(&mut first, uuid);

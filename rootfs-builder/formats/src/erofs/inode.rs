@@ -66,7 +66,8 @@ impl Header {
         bytes
     }
 
-    /// Whether the shorter form has room for it. Its time is the superblock's, and that is the only one we have.
+    /// Whether the shorter form has room for it. Its time is the superblock's, and that is the only one we
+    /// have.
     fn is_compact(&self) -> bool {
         let small = |n: u32| u16::try_from(n).is_ok();
         small(self.uid) && small(self.gid) && small(self.links) && u32::try_from(self.size).is_ok()

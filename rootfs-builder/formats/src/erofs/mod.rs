@@ -1,15 +1,18 @@
-//! erofs: the read-only file system that a guest's root is by default. Written by us, in blocks of 4096 bytes, as the kernel
-//! reads them (kernel: `fs/erofs/erofs_fs.h`, `filesystems/erofs.rst`).
+//! erofs: the read-only file system that a guest's root is by default. Written by us, in blocks of 4096
+//! bytes, as the kernel reads them (kernel: `fs/erofs/erofs_fs.h`, `filesystems/erofs.rst`).
 //!
-//! An image is, in this order: the superblock's block, the blocks of files, the inodes, the blocks of directories, the
-//! extended attributes that several inodes share. Files come before inodes because then each is read once and none is held
-//! in memory: when the inodes are written it is known where everything is. What is left of a file beyond its whole blocks
-//! stands behind its inode, if there is room; inodes fill what is left of blocks, the root's the superblock's.
+//! An image is, in this order: the superblock's block, the blocks of files, the inodes, the blocks of
+//! directories, the extended attributes that several inodes share. Files come before inodes because then none
+//! is held in memory: when the inodes are written it is known where everything is. What is left of a file
+//! beyond its whole blocks stands behind its inode, if there is room; inodes fill what is left of blocks, the
+//! root's the superblock's.
 //!
-//! Files with the same content share its blocks, but stay files of their own. All times are the one that was chosen; the
-//! UUID is a digest of the image; numbers follow the tree's order. So an image is a function of tree, time and compression.
+//! Files with the same content share its blocks, but stay files of their own. All times are the one that was
+//! chosen; the UUID is a digest of the image; numbers follow the tree's order. So an image is a function of
+//! tree, time and compression.
 //!
-//! It is no reader, and leaves out what a guest's root does not need: blocks of other sizes, holes, more than one device.
+//! It is no reader, and leaves out what a guest's root does not need: blocks of other sizes, holes, more than
+//! one device.
 
 mod cluster;
 mod data;
@@ -34,7 +37,8 @@ use places::Places;
 use plan::{Plan, nid};
 use superblock::Superblock;
 
-/// The size of all blocks: kernels read no larger ones than their pages, and 4096 bytes is the smallest page of ours.
+/// The size of all blocks: kernels read no larger ones than their pages, and 4096 bytes is the smallest page
+/// of ours.
 const BLOCK: usize = 4096;
 
 const FORMAT: &str = "erofs";
@@ -54,8 +58,9 @@ pub enum Compression {
     /// As they are: nothing is between the page cache and the image.
     #[default]
     None,
-    /// Each block holds as much of a file as fits it with LZ4 (`CONFIG_EROFS_FS_ZIP`); files that gain nothing stay as
-    /// they are.
+    /// Each block holds as much of a file as fits it with LZ4 (`CONFIG_EROFS_FS_ZIP`); files that gain
+    /// nothing stay as they are. A kernel with larger pages than our blocks (64 KiB, as powerpc64le may have)
+    /// calls that experimental.
     Lz4,
 }
 
@@ -72,8 +77,8 @@ pub struct Summary {
     pub shared: u64,
 }
 
-/// Writes a tree as an image, from where `out` stands; it then stands behind the image. What `out` holds there already is
-/// written over.
+/// Writes a tree as an image, from where `out` stands; it then stands behind the image. What `out` holds
+/// there already is written over.
 pub fn write(tree: &Tree, options: &Options, out: impl Write + Seek) -> Result<Summary, Error> {
     let plan = Plan::new(tree, *options)?;
     let mut image = Image::new(out)?;

@@ -1,5 +1,5 @@
-//! Where inodes stand. One with its attributes and the end of its content does not cross a block, unless it is longer than
-//! one; they fill blocks so that little is left over.
+//! Where inodes stand. One with its attributes and the end of its content does not cross a block, unless it
+//! is longer than one; they fill blocks so that little is left over.
 
 use std::collections::BTreeSet;
 

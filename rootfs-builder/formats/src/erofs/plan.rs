@@ -52,8 +52,8 @@ impl<'a> Plan<'a> {
         &self.xattrs.shared
     }
 
-    /// Writes the contents of files, and of links that are too long to stand behind their inodes. Directories get the room
-    /// they will take.
+    /// Writes the contents of files, and of links that are too long to stand behind their inodes. Directories
+    /// get the room they will take.
     pub(super) fn store_contents(&self, image: &mut Image<impl Write + Seek>) -> Result<Vec<Data>, Error> {
         let mut data: Vec<Data> = Vec::with_capacity(self.len());
         for (number, inode) in self.inodes.iter().enumerate() {
@@ -86,8 +86,8 @@ impl<'a> Plan<'a> {
         Ok(data)
     }
 
-    /// Where each inode stands in the image. The longest are placed first, so that the short ones fill what they leave; but
-    /// before all the root, which has to be in the first block.
+    /// Where each inode stands in the image. The longest are placed first, so that the short ones fill what
+    /// they leave; but before all the root, which has to be in the first block.
     pub(super) fn place_inodes(&self, data: &[Data], places: &mut Places) -> Vec<u64> {
         let len = |number: usize| self.before_data(number, data[number].layout) + data[number].behind.len();
         let mut order: Vec<usize> = (1..self.len()).collect();
@@ -99,8 +99,8 @@ impl<'a> Plan<'a> {
         positions
     }
 
-    /// Gives directories their content, now that it is known where inodes stand: what goes behind the inodes, and, in the
-    /// order of the tree, the blocks that begin at `first_block`.
+    /// Gives directories their content, now that it is known where inodes stand: what goes behind the inodes,
+    /// and, in the order of the tree, the blocks that begin at `first_block`.
     pub(super) fn fill_directories(&self, data: &mut [Data], positions: &[u64], first_block: u64) -> Vec<u8> {
         let mut blocks: Vec<u8> = Vec::new();
         for (number, inode) in self.inodes.iter().enumerate() {
@@ -188,14 +188,15 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// How much of an inode is before what follows of its content; an index wants to stand at a multiple of 8.
+    /// How much of an inode is before what follows of its content; an index wants to stand at a multiple of
+    /// 8.
     fn before_data(&self, number: usize, layout: Layout) -> usize {
         let len = self.header(number, &Data::none(0)).len() + self.xattrs.bodies[number].len();
         if layout == Layout::Compressed { len.next_multiple_of(8) } else { len }
     }
 
-    /// An inode with what follows it stays in one block; the root is in the first, behind the superblock. A tail that
-    /// several inodes share stands behind each of them, unless a block for all is less.
+    /// An inode with what follows it stays in one block; the root is in the first, behind the superblock. A
+    /// tail that several inodes share stands behind each of them, unless a block for all is less.
     fn tail_rooms(&self) -> Vec<usize> {
         let mut copies = vec![0; self.len()];
         self.firsts.iter().for_each(|&first| copies[first] += 1);

@@ -103,3 +103,14 @@ fn what_has_no_place_is_refused_by_path() {
     let error = write(&tree, &PLAIN, Cursor::new(Vec::new())).unwrap_err().to_string();
     assert_eq!(error, "erofs: /dev/x has the device number 1:1048576, which Linux has not");
 }
+
+#[test]
+fn a_full_disk_is_an_error_whenever_it_is_noticed() {
+    let tree = tree(&[("a", &[1; 5000]), ("b", &[2; 3 << 20])]);
+    let size = image(&tree, &PLAIN).0.len();
+    for room in [0, 100, BLOCK, BLOCK + 1, size / 2, size - 1] {
+        let error = write(&tree, &PLAIN, Cursor::new(&mut vec![0; room][..])).unwrap_err();
+        assert_eq!(error.to_string(), "erofs: cannot write the image", "room for {room} of {size}");
+    }
+    write(&tree, &PLAIN, Cursor::new(&mut vec![0; size][..])).unwrap();
+}

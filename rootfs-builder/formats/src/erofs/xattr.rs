@@ -1,4 +1,5 @@
-//! Extended attributes: those of one inode stand behind it; those that several have stand once, in an area of their own.
+//! Extended attributes: those of one inode stand behind it; those that several have stand once, in an area of
+//! their own.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +10,8 @@ use crate::inodes::Inode;
 /// What is before the attributes of an inode.
 const HEADER: usize = 12;
 
-/// As many bytes of attributes stay with their inode; with more all of them go to the shared area, so that an inode always
-/// fits its block.
+/// As many bytes of attributes stay with their inode; with more all of them go to the shared area, so that an
+/// inode always fits its block.
 const MAX_INLINE: usize = 1024;
 
 /// An inode counts its shared attributes in a byte.

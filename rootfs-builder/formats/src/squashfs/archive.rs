@@ -84,7 +84,8 @@ impl<W: Write + Seek> Archive<W> {
         Ok(start)
     }
 
-    /// Adds to a table; says where in it this begins, as the format refers to it: the block's place and the offset in it.
+    /// Adds to a table; says where in it this begins, as the format refers to it: the block's place and the
+    /// offset in it.
     pub(super) fn add(&mut self, table: &mut Table, bytes: &[u8]) -> Result<Place, Error> {
         let block = u32::try_from(table.packed.len()).map_err(|_| Error::Limit {
             format: FORMAT,

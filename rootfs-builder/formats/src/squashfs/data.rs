@@ -1,4 +1,5 @@
-//! The contents of files: whole blocks one after the other, and what is left of each file in blocks that several share.
+//! The contents of files: whole blocks one after the other, and what is left of each file in blocks that
+//! several share.
 
 use std::io::{Seek, Write};
 use std::path::Path;

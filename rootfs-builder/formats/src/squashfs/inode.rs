@@ -30,7 +30,8 @@ pub(super) struct Facts<'a> {
     pub(super) device: u32,
 }
 
-/// The length that a directory says it has is that of its listing and of `.` and `..`, one byte for each and one more.
+/// The length that a directory says it has is that of its listing and of `.` and `..`, one byte for each and
+/// one more.
 const DOTS: u32 = 3;
 
 /// In place of a fragment's number.

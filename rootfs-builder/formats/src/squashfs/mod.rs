@@ -1,11 +1,13 @@
-//! squashfs 4.0: a compressed read-only file system, for who wants the shortest image. Written by us: the crates that write
-//! it know no extended attributes, and `mksquashfs` is another input to pin.
+//! squashfs 4.0: a compressed read-only file system, for who wants the shortest image. Written by us: the
+//! crates that write it know no extended attributes, and `mksquashfs` is another input to pin.
 //!
-//! An image is, in this order: the superblock, the blocks of files with those of fragments among them, and the tables of
-//! inodes, directories, fragments, inode numbers, owners and extended attributes. All is compressed in blocks of its own.
-//! The format knows neither a UUID nor POSIX ACLs, and its times end in 2106; it refers to nothing beyond 4 GiB of inodes.
+//! An image is, in this order: the superblock, the blocks of files with those of fragments among them, and
+//! the tables of inodes, directories, fragments, inode numbers, owners and extended attributes. All is
+//! compressed in blocks of its own. The format knows neither a UUID nor POSIX ACLs, and its times end in
+//! 2106; it refers to nothing beyond 4 GiB of inodes.
 //!
-//! Files with the same content share its blocks. It is no reader, and leaves out indexes of directories and holes.
+//! Files with the same content share its blocks. It is no reader, and leaves out indexes of directories and
+//! holes.
 
 mod archive;
 mod compressor;
@@ -29,8 +31,8 @@ use superblock::{NONE, Superblock};
 
 pub use compressor::Compression;
 
-/// The size of blocks before they are compressed: `mksquashfs`'s default too. A reader of one byte has all of it
-/// decompressed.
+/// The size of blocks before they are compressed: `mksquashfs`'s default too. A reader of one byte has all of
+/// it decompressed.
 const BLOCK: usize = 128 << 10;
 
 const FORMAT: &str = "squashfs";
@@ -55,8 +57,8 @@ pub struct Summary {
     pub shared: u64,
 }
 
-/// Writes a tree as an image, from where `out` stands; it then stands behind the image. What `out` holds there already is
-/// written over.
+/// Writes a tree as an image, from where `out` stands; it then stands behind the image. What `out` holds
+/// there already is written over.
 pub fn write(tree: &Tree, options: &Options, out: impl Write + Seek) -> Result<Summary, Error> {
     let time = u32::try_from(options.time)
         .map_err(|_| Error::Limit { format: FORMAT, what: "times end in the year 2106".to_owned() })?;

@@ -77,8 +77,8 @@ impl<'a> Plan<'a> {
         Ok(data)
     }
 
-    /// Packs inodes and directories. A directory can be listed when the inodes in it have their places, and its own inode
-    /// says where the listing is: so the last inode comes first, and the root at the end.
+    /// Packs inodes and directories. A directory can be listed when the inodes in it have their places, and
+    /// its own inode says where the listing is: so the last inode comes first, and the root at the end.
     pub(super) fn pack(
         &self,
         data: &[Data],

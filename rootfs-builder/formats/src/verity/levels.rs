@@ -5,8 +5,8 @@ use super::{BLOCK, DIGEST};
 /// How many digests a hash block holds.
 pub(super) const PER_BLOCK: u64 = (BLOCK / DIGEST) as u64;
 
-/// How many hash blocks each level has: the lowest, with the digests of the data, first; the last has one. Data of one
-/// block has no tree: the block's digest is the root hash.
+/// How many hash blocks each level has: the lowest, with the digests of the data, first; the last has one.
+/// Data of one block has no tree: the block's digest is the root hash.
 pub(super) fn levels(data_blocks: u64) -> Vec<u64> {
     let above = |blocks: &u64| (*blocks > 1).then(|| blocks.div_ceil(PER_BLOCK));
     std::iter::successors(above(&data_blocks), above).collect()

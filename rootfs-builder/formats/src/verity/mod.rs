@@ -1,12 +1,13 @@
-//! dm-verity: the hash tree over an image, the kernel argument that makes a verified device of both, and the check of one
-//! against the other. No device mapper is touched here.
+//! dm-verity: the hash tree over an image, the kernel argument that makes a verified device of both, and the
+//! check of one against the other. No device mapper is touched here.
 //!
-//! The format is version 1 of what `veritysetup` writes (kernel: `admin-guide/device-mapper/verity.rst`): each block of
-//! 4096 bytes is hashed after the salt, 128 digests make a block of the next level, and so on up to one block, whose digest
-//! is the root hash. A hash device is a superblock, then the levels, the highest first. It may stand on its own or behind
-//! the data.
+//! The format is version 1 of what `veritysetup` writes (kernel: `admin-guide/device-mapper/verity.rst`):
+//! each block of 4096 bytes is hashed after the salt, 128 digests make a block of the next level, and so on
+//! up to one block, whose digest is the root hash. A hash device is a superblock, then the levels, the
+//! highest first. It may stand on its own or behind the data.
 //!
-//! The root hash is all that has to be trusted. [`Verity`] is that and the facts around it: what a manifest keeps.
+//! The root hash is all that has to be trusted. [`Verity`] is that and the facts around it: what a manifest
+//! keeps.
 
 mod levels;
 mod root;
@@ -26,7 +27,8 @@ pub use superblock::{MAX_SALT, Superblock};
 pub use table::{HashPlace, Mapping, OnCorruption};
 pub use verify::verify;
 
-/// The size of data blocks and hash blocks: the page size of all our kernels but powerpc64le's, and what all can read.
+/// The size of data blocks and hash blocks. Kernels take none that is larger than their pages, and no page is
+/// smaller.
 pub const BLOCK: usize = 4096;
 
 /// The size of a digest.
@@ -37,8 +39,8 @@ const FORMAT: &str = "dm-verity";
 /// What a hash tree may be told; each has a default that is made of the content.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// What is hashed before each block, at most [`MAX_SALT`] bytes. By default the digest of the data: then a tree of
-    /// digests that somebody prepared for other images is of no use for this one.
+    /// What is hashed before each block, at most [`MAX_SALT`] bytes. By default the digest of the data: then
+    /// a tree of digests that somebody prepared for other images is of no use for this one.
     pub salt: Option<Vec<u8>>,
     /// The name of the device. By default it is made of the root hash.
     pub uuid: Option<Uuid>,

@@ -1,8 +1,9 @@
 //! What stands before a hash tree: the 512 bytes that `veritysetup` reads, in a block of their own.
 //!
-//! The kernel never reads them: it gets the same facts from its command line. So a change in there can make no guest read
-//! wrong data; it can only mislead a tool. We refuse it all the same, in the UUID and in the unused bytes too: an image is
-//! the bytes that were built, and a byte that may be anything is a byte in which something can be hidden.
+//! The kernel never reads them: it gets the same facts from its command line. So a change in there can make
+//! no guest read wrong data; it can only mislead a tool. We refuse it all the same, in the UUID and in the
+//! unused bytes too: an image is the bytes that were built, and a byte that may be anything is a byte in
+//! which something can be hidden.
 
 use crate::{Error, Uuid};
 
@@ -38,8 +39,9 @@ impl Superblock {
         block
     }
 
-    /// Takes apart the first block of a hash device: of one that this crate or `veritysetup` made with SHA-256 and blocks
-    /// of 4096 bytes. Nothing that was read is believed: what is not needed has to be zero.
+    /// Takes apart the first block of a hash device: of one that this crate or `veritysetup` made with
+    /// SHA-256 and blocks of 4096 bytes. Nothing that was read is believed: what is not needed has to be
+    /// zero.
     pub fn decode(block: &[u8; BLOCK]) -> Result<Self, Error> {
         let salt_length = usize::from(u16::from_le_bytes([block[80], block[81]]));
         let salt = block[88..].get(..salt_length).filter(|salt| salt.len() <= MAX_SALT);

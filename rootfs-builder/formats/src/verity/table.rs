@@ -1,5 +1,6 @@
-//! The kernel's side of a verified image: the table of the device-mapper target, and the argument that makes the kernel set
-//! it up before it mounts its root, with no ramdisk (kernel: `admin-guide/device-mapper/dm-init.rst`, `CONFIG_DM_INIT`).
+//! The kernel's side of a verified image: the table of the device-mapper target, and the argument that makes
+//! the kernel set it up before it mounts its root, with no ramdisk (kernel:
+//! `admin-guide/device-mapper/dm-init.rst`, `CONFIG_DM_INIT`).
 
 use std::fmt::Write as _;
 

@@ -1,5 +1,5 @@
-//! The check of an image and its hash tree against the root hash: what the kernel does block by block as it reads, done to
-//! all of them, with the name of the first that is wrong.
+//! The check of an image and its hash tree against the root hash: what the kernel does block by block as it
+//! reads, done to all of them, with the name of the first that is wrong.
 
 use std::io::Read;
 
@@ -8,10 +8,12 @@ use crate::error::{Error, reading_image};
 use super::levels::{PER_BLOCK, blocks, levels};
 use super::{BLOCK, DIGEST, FORMAT, Hash, Verity};
 
-/// Checks an image with its hash tree behind it; for one on a device of its own, `data.chain(hash)` is that. Each byte
-/// counts: of the data, of the tree, of the superblock, and there must be none behind them. `expected` is believed.
+/// Checks an image with its hash tree behind it; for one on a device of its own, `data.chain(hash)` is that.
+/// Each byte counts: of the data, of the tree, of the superblock, and there must be none behind them.
+/// `expected` is believed.
 ///
-/// Errors go from what is trusted to what is not: the superblock, then the tree from its root down, then the data.
+/// Errors go from what is trusted to what is not: the superblock, then the tree from its root down, then the
+/// data.
 pub fn verify(mut image: impl Read, expected: &Verity) -> Result<(), Error> {
     let superblock = &expected.superblock;
     let hash = Hash::salted(&superblock.salt);
@@ -54,7 +56,8 @@ pub fn verify(mut image: impl Read, expected: &Verity) -> Result<(), Error> {
     Ok(())
 }
 
-/// Where a block's digest is among the digests of its level: they lie without a gap, since digests fill hash blocks.
+/// Where a block's digest is among the digests of its level: they lie without a gap, since digests fill hash
+/// blocks.
 fn digest(index: u64) -> std::ops::Range<usize> {
     const { assert!(PER_BLOCK as usize * DIGEST == BLOCK) };
     let at = index as usize * DIGEST;

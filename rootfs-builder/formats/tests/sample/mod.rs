@@ -101,8 +101,8 @@ fn noise(size: usize) -> Vec<u8> {
     (0..size).map(|_| byte()).collect()
 }
 
-/// Compares a directory that somebody unpacked with the tree that was packed: all but extended attributes. `lost` are the
-/// bits of files' modes that the tool cannot unpack.
+/// Compares a directory that somebody unpacked with the tree that was packed: all but extended attributes.
+/// `lost` are the bits of files' modes that the tool cannot unpack.
 pub(crate) fn compare(tree: &Tree, unpacked: &Path, lost: u32) {
     let mut there = 0;
     count(unpacked, &mut there);
