@@ -14,7 +14,7 @@ const ZSTD_LEVEL: i32 = 19;
 pub enum Compression {
     /// As it is: what a host with memory to spare boots soonest.
     None,
-    /// For loaders and tools that know nothing newer.
+    /// For kernels and tools that know nothing newer: Husk's own kernels unpack zstd only.
     Gzip,
     /// The smallest of the three, and unpacked faster than gzip.
     #[default]

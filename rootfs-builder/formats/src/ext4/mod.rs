@@ -21,7 +21,7 @@ mod record;
 mod superblock;
 mod xattrs;
 
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 
 use guest_tree::Tree;
 use sha2::{Digest as _, Sha256};
@@ -130,10 +130,7 @@ fn write_tables<W: Write + Seek>(
         out.write(&record::record(file, place, time))?;
         next = file.number + 1;
     }
-    for _ in next..=layout.all_inodes() {
-        out.write(&[0; record::LENGTH])?;
-    }
-    Ok(())
+    out.skip_to(layout.inode_table(layout.groups))
 }
 
 /// All of a file but what is in a regular one.
@@ -162,8 +159,8 @@ fn write_content<W: Write + Seek>(out: &mut Output<W>, file: &File<'_>) -> Resul
 }
 
 /// Where the image goes: all of it but the first block in a row, then that.
-struct Output<W> {
-    out: W,
+struct Output<W: Write> {
+    out: BufWriter<W>,
     start: u64,
     written: u64,
     digest: Sha256,
@@ -174,6 +171,7 @@ impl<W: Write + Seek> Output<W> {
         let start = out.stream_position().map_err(writing(FORMAT))?;
         // The superblock goes there at the end; the digest is over what it says too.
         out.write_all(&[0; BLOCK]).map_err(writing(FORMAT))?;
+        let out = BufWriter::with_capacity(1 << 20, out);
         Ok(Output { out, start, written: BLOCK as u64, digest: Sha256::new() })
     }
 
@@ -186,6 +184,13 @@ impl<W: Write + Seek> Output<W> {
     fn fill_block(&mut self) -> Result<(), Error> {
         let missing = self.written.next_multiple_of(BLOCK as u64) - self.written;
         self.write(&[0; BLOCK][..missing as usize])
+    }
+
+    /// Leaves all up to a block as it is: zeros.
+    fn skip_to(&mut self, block: u32) -> Result<(), Error> {
+        self.written = u64::from(block) * BLOCK as u64;
+        let seek = self.out.seek(SeekFrom::Start(self.start + self.written));
+        seek.map(drop).map_err(writing(FORMAT))
     }
 
     fn finish(

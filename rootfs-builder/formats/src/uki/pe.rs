@@ -117,10 +117,7 @@ impl<'a> Program<'a> {
     /// The program with more sections, behind all that are there.
     pub(super) fn with(&self, added: &[Section<'_>]) -> Result<Vec<u8>, String> {
         let full = || format!("has no room for {} more sections", added.len());
-        let room = &self.bytes[self.table_end(0)..self.headers];
-        if self.table_end(added.len()) > self.headers
-            || room[..added.len() * ENTRY].iter().any(|byte| *byte != 0)
-        {
+        if self.table_end(added.len()) > self.headers || !self.is_filler(added.len()) {
             return Err(full());
         }
         let mut bytes = self.bytes.to_vec();
@@ -140,6 +137,7 @@ impl<'a> Program<'a> {
             let rights = if section.is_code { HAS_CODE | MAY_EXECUTE } else { HAS_DATA } | MAY_READ;
             *if section.is_code { &mut code } else { &mut data } += raw as u32;
             let at = self.table_end(index);
+            bytes[at..at + ENTRY].fill(0);
             bytes[at..at + section.name.len()].copy_from_slice(section.name.as_bytes());
             for (field, number) in
                 [(8, length as u32), (12, memory as u32), (16, raw as u32), (20, place as u32), (36, rights)]
@@ -173,6 +171,13 @@ impl<'a> Program<'a> {
             return Err(format!("has a section {name:?} already"));
         }
         Ok(memory + length.max(raw))
+    }
+
+    /// Whether nothing is lost with what stands where so many more entries would: it is one word again and
+    /// again, zeros or an instruction that does nothing, with which arm64's stub is filled up.
+    fn is_filler(&self, entries: usize) -> bool {
+        let place = &self.bytes[self.table_end(0)..self.table_end(entries)];
+        place.chunks(4).all(|word| word == &place[..4])
     }
 
     /// Where the section table ends with so many sections more.

@@ -70,6 +70,18 @@ fn each_part_is_a_section() {
 }
 
 #[test]
+fn filler_behind_the_table_gives_way() {
+    let nops = |stub: &mut Vec<u8>| stub[0xf0..0x200].as_chunks_mut().0.fill([0x1f, 0x20, 0x03, 0xd5]);
+    let mut filled = stub(0xaa64);
+    nops(&mut filled);
+    let (plain, mut image) =
+        (made(&stub(0xaa64), Arch::Aarch64).unwrap(), made(&filled, Arch::Aarch64).unwrap());
+    assert_ne!(image, plain);
+    image[0xc8 + 6 * 40..0x200].fill(0);
+    assert_eq!(image, plain);
+}
+
+#[test]
 fn an_empty_part_is_left_out() {
     let linux = kernel(0x8664);
     let parts = Parts { os_release: "", cmdline: "", uname: "6", initrd: b"", linux: &linux };
@@ -134,7 +146,10 @@ fn every_part_has_to_be_for_the_machine() {
 
 proptest! {
     #[test]
-    fn no_stub_makes_it_panic(changes in proptest::collection::vec((0..0x204_usize, any::<u8>()), 1..20), length in 0..0x205_usize) {
+    fn no_stub_makes_it_panic(
+        changes in proptest::collection::vec((0..0x204_usize, any::<u8>()), 1..20),
+        length in 0..0x205_usize,
+    ) {
         let mut stub = stub(0x8664);
         changes.iter().for_each(|(at, byte)| stub[*at] = *byte);
         stub.truncate(length);
