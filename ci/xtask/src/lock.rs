@@ -1,6 +1,6 @@
 //! `cargo xtask lock`: writes down every input of every artefact, and says what has changed.
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 use clap::Args;
 use guest_arch::Arch;
 use guest_inputs::{Cache, Progress};
@@ -25,22 +25,29 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let archs = if options.archs.is_empty() { &Arch::ALL[..] } else { &options.archs };
     let names = options.recipe.clone().map_or_else(Recipe::names, |name| vec![name]);
-    let mut changes = Vec::new();
+    let (mut changes, mut failed) = (Vec::new(), Vec::new());
     for name in names {
         let recipe = Recipe::load(&name)?;
         for arch in archs {
-            let of_recipe = of_recipe(&recipe, *arch, options.update);
-            changes.extend(of_recipe.with_context(|| format!("{name} for {arch}"))?);
+            // A mirror that has no good list for one architecture may have one for the next.
+            match of_recipe(&recipe, *arch, options.update) {
+                Ok(of_recipe) => changes.extend(of_recipe),
+                Err(error) => failed.push(format!("{name} for {arch}: {error:#}")),
+            }
         }
     }
     if options.recipe.is_none() {
         changes.extend(of_pins(true)?);
     }
     changes.iter().for_each(|change| println!("{change}"));
-    if changes.is_empty() {
+    if changes.is_empty() && failed.is_empty() {
         println!("no input has changed");
     }
-    Ok(())
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        bail!("what is locked stays as it was for\n{}", failed.join("\n"))
+    }
 }
 
 fn of_recipe(recipe: &Recipe, arch: Arch, update: bool) -> Result<Vec<Change>> {

@@ -160,6 +160,15 @@ fn end_to_end(
         cargo.arg("--ignored");
         count(cargo, all)
     })?;
+    // An agent that is built in seconds is not the one that `build-image` makes.
+    if !options.quick && arch == Arch::host() {
+        stages.run("build-image", || {
+            let arguments = ["--package", "xtask", "--test", "build_image"];
+            let mut cargo = cargo_test(&arguments, options.filter.as_deref(), &env);
+            cargo.arg("--ignored");
+            count(cargo, all)
+        })?;
+    }
     stages.run("e2e", || count(cargo_test(&["--package", "e2e"], filter, &env), all))
 }
 

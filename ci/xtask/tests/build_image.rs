@@ -1,0 +1,123 @@
+//! `build-image` as its users meet it: without a network, killed in the middle, twice at once. `cargo xtask test` runs these
+//! when the artefacts are built, so that kernel and agent come from the cache.
+//!
+//! That another user in another place gets the same bytes is `cargo xtask check-reproducible`'s to show.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use guest_manifest::Manifest;
+
+/// The artefacts that are built already.
+fn artefacts() -> PathBuf {
+    std::env::var_os("HUSK_ARTEFACTS").expect("HUSK_ARTEFACTS says where the artefacts are").into()
+}
+
+fn build(out: &Path, before: &[&str]) -> Command {
+    let words: Vec<_> = before.iter().copied().chain([env!("CARGO_BIN_EXE_xtask"), "build-image"]).collect();
+    let mut command = Command::new(words[0]);
+    command
+        .args(&words[1..])
+        .args(["--offline", "--recipe", "minimal", "--out"])
+        .arg(out)
+        .stdin(Stdio::null());
+    command
+}
+
+/// Where a build for this machine goes.
+fn set_in(out: &Path) -> PathBuf {
+    out.join(guest_arch::Arch::host().name()).join("minimal")
+}
+
+fn succeeded(output: &Output) {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Manifest and digests are what `verify-image` believes.
+fn is_whole(set: &Path) {
+    succeeded(&Command::new(env!("CARGO_BIN_EXE_xtask")).arg("verify-image").arg(set).output().unwrap());
+}
+
+#[test]
+#[ignore = "needs HUSK_ARTEFACTS"]
+fn a_build_without_a_network_gives_the_same_bytes() {
+    let out = tempfile::tempdir().unwrap();
+    let output = build(out.path(), &["unshare", "--map-root-user", "--net"]).output().unwrap();
+    succeeded(&output);
+    let [built, known] = [set_in(out.path()), artefacts()].map(|dir| Manifest::load(&dir).unwrap());
+    assert_eq!(built.kernel, known.kernel);
+    assert_eq!(built.agent, known.agent, "is HUSK_ARTEFACTS a quick build?");
+    assert_eq!(built.images, known.images);
+}
+
+#[test]
+#[ignore = "needs HUSK_ARTEFACTS"]
+fn a_killed_build_leaves_what_was_there() {
+    let out = tempfile::tempdir().unwrap();
+    succeeded(&build(out.path(), &[]).output().unwrap());
+    let sums = || fs::read(set_in(out.path()).join("SHA256SUMS")).unwrap();
+    let before = sums();
+    for milliseconds in [200, 1200, 2200, 3200, 4200] {
+        let mut child = build(out.path(), &[]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        thread::sleep(Duration::from_millis(milliseconds));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(sums(), before, "killed after {milliseconds} ms");
+        is_whole(&set_in(out.path()));
+    }
+    succeeded(&build(out.path(), &[]).output().unwrap());
+    let left = fs::read_dir(set_in(out.path()).parent().unwrap()).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(left.iter().all(|name| !name.contains(".new-")), "{left:?}");
+}
+
+#[test]
+#[ignore = "needs HUSK_ARTEFACTS"]
+fn two_builds_at_once_both_succeed() {
+    let out = tempfile::tempdir().unwrap();
+    let start = || build(out.path(), &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let [one, other] = [start(), start()];
+    for child in [one, other] {
+        succeeded(&child.wait_with_output().unwrap());
+    }
+    is_whole(&set_in(out.path()));
+}
+
+#[test]
+#[ignore = "needs HUSK_ARTEFACTS"]
+fn a_recipe_of_ones_own_can_have_files_directories_and_extensions() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("tree/bin")).unwrap();
+    fs::write(dir.path().join("tree/bin/tool"), "#!/bin/sh\n").unwrap();
+    let recipe = dir.path().join("mine.toml");
+    fs::write(
+        &recipe,
+        "extends = 'minimal'\nformats = ['erofs']\n[[file]]\npath = '/etc/motd'\ntext = 'hello'\n\
+         [[directory]]\npath = '/opt'\nfrom = 'tree'\n[[extension]]\nname = 'tools'\nfrom = 'tree'\n",
+    )
+    .unwrap();
+    let mut xtask = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    xtask
+        .args(["build-image", "--offline", "--recipe"])
+        .arg(&recipe)
+        .arg("--out")
+        .arg(dir.path().join("out"));
+    succeeded(&xtask.stdin(Stdio::null()).output().unwrap());
+    let set = dir.path().join("out").join(guest_arch::Arch::host().name()).join("mine");
+    is_whole(&set);
+    let manifest = Manifest::load(&set).unwrap();
+    assert_eq!(manifest.extensions[0].name, "tools");
+    let mut why = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let said = why.args(["image", "why", "/opt/bin/tool", "--image"]).arg(&set).output().unwrap();
+    assert!(String::from_utf8_lossy(&said.stdout).starts_with("root: /opt/bin/tool: the directory tree\n"));
+
+    fs::write(&recipe, "extends = 'minimal'\n[[file]]\npath = '/etc/motd'\nfrom = 'gone'\n").unwrap();
+    let output = xtask.output().unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("mine.toml, line 4, file.from: there is no file"), "{said}");
+    assert!(Manifest::load(&set).is_ok_and(|there| there == manifest), "the old set stays");
+}
