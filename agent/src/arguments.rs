@@ -10,6 +10,8 @@ pub(crate) enum Command {
     Serve { config: Option<PathBuf> },
     /// To be the first steps of a process in a container: how the agent starts itself.
     Jail,
+    /// To hold a place: how the agent starts itself where systemd makes cgroups.
+    Hold,
     /// To say which version it is.
     Version,
     /// To show its settings and where they come from.
@@ -36,6 +38,9 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, is_init: bool
     let mut arguments = arguments.into_iter().peekable();
     if arguments.peek().is_some_and(|first| first == "jail") {
         return Ok(Command::Jail);
+    }
+    if !is_init && arguments.peek().is_some_and(|first| first == crate::container::HOLD) {
+        return Ok(Command::Hold);
     }
     let (mut config, mut print, mut version) = (None, false, false);
     while let Some(argument) = arguments.next() {
@@ -77,6 +82,7 @@ mod tests {
         assert_eq!(of(&["-v"], false), Ok(Command::Version));
         assert_eq!(of(&["--version"], false), Ok(Command::Version));
         assert_eq!(of(&["jail"], false), Ok(Command::Jail));
+        assert_eq!(of(&["hold"], false), Ok(Command::Hold));
     }
 
     #[test]
@@ -88,7 +94,7 @@ mod tests {
 
     #[test]
     fn the_first_process_serves_whatever_the_kernel_hands_it() {
-        for words in [&["quiet"][..], &["--version"], &["splash", "-v", "--print-config"]] {
+        for words in [&["quiet"][..], &["--version"], &["splash", "-v", "--print-config"], &["hold"]] {
             assert_eq!(of(words, true), Ok(Command::Serve { config: None }), "{words:?}");
         }
         let named = Command::Serve { config: Some("/a.toml".into()) };

@@ -18,6 +18,7 @@
 
 mod bounds;
 mod handle;
+mod placeholder;
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use jail::cgroup::CgroupError;
+use jail::cgroup::{CgroupError, Place, systemd};
 use jail::{Context, PidNamespace, Plan, PlanError, oci};
 use tokio::sync::{mpsc, oneshot};
 
@@ -36,6 +37,7 @@ use crate::devices::{self, GuestAddresses};
 use crate::guest::Guest;
 use crate::hooks;
 use crate::launch::{self, Start};
+use crate::oom::Init;
 use crate::process::{INIT, IdInUse, Process};
 use crate::sandbox;
 use crate::shared_mounts;
@@ -44,6 +46,7 @@ use bounds::Bounds;
 use handle::{Command, Reply};
 
 pub(crate) use handle::Container;
+pub(crate) use placeholder::{ARGUMENT as HOLD, hold};
 
 /// How long the exits of a removed container's processes, all of them dead, may take to arrive.
 const REMOVAL: Duration = Duration::from_secs(10);
@@ -113,15 +116,9 @@ pub(crate) async fn create(request: Request, guest: &Arc<Guest>) -> Result<(), E
     }
     let linux = request.spec.linux().as_ref();
     let cgroups_path = linux.and_then(|linux| linux.cgroups_path().clone()).unwrap_or_default();
-    let cgroup = jail::cgroup::path_of(&cgroups_path.to_string_lossy(), &request.id)?;
-
-    if !guest.is_init && cgroups_path.to_string_lossy().matches(':').count() == 2 && systemd_runs() {
-        tracing::warn!(
-            container = request.id,
-            ?cgroups_path,
-            "made without systemd, which does not know of it"
-        );
-    }
+    let with_systemd = !guest.is_init && systemd::is_running();
+    let place = Place::of(&cgroups_path.to_string_lossy(), &request.id, with_systemd)?;
+    let cgroup = place.path();
     // The duplicates are noticed before anything is made, so that undoing this request cannot touch the other's.
     if guest.containers.get(&request.id).is_some() {
         return Err(Error::Exists(request.id));
@@ -142,20 +139,21 @@ pub(crate) async fn create(request: Request, guest: &Arc<Guest>) -> Result<(), E
         return Err(Error::Exists(request.id));
     }
     let (reply, created) = oneshot::channel();
-    tokio::spawn(live(request, guest.clone(), container, inbox, reply));
+    tokio::spawn(live(request, place, guest.clone(), container, inbox, reply));
     answer(created).await
 }
 
 /// The whole life of a container, in its own task.
 async fn live(
     request: Request,
+    place: Place,
     guest: Arc<Guest>,
     container: Arc<Container>,
     mut inbox: mpsc::Receiver<Command>,
     created: Reply,
 ) {
     let id = container.id().to_string();
-    match caught(&id, Life::create(request, guest.clone(), container)).await {
+    match caught(&id, Life::create(request, place, guest.clone(), container)).await {
         Ok(mut life) => {
             tracing::info!(container = %id, "created");
             // The caller may have given up; the container is there all the same.
@@ -202,11 +200,6 @@ async fn caught<T>(id: &str, work: impl Future<Output = Result<T, Error>>) -> Re
     }
 }
 
-fn systemd_runs() -> bool {
-    // sd_booted(3)
-    std::path::Path::new("/run/systemd/system").is_dir()
-}
-
 /// What the task of a container owns.
 struct Life {
     guest: Arc<Guest>,
@@ -226,6 +219,7 @@ struct Life {
 impl Life {
     async fn create(
         mut request: Request,
+        place: Place,
         guest: Arc<Guest>,
         container: Arc<Container>,
     ) -> Result<Self, Error> {
@@ -261,7 +255,7 @@ impl Life {
             storages = guest.sandbox.storages.acquire(&guest, &request.id, &request.storages) => storages?,
             () = container.given_up() => return Err(Error::GivenUp(request.id)),
         };
-        let launched = Self::launch(&request, &guest, &container, &plan);
+        let launched = Self::launch(&request, &place, &guest, &container, &plan);
         match caught(&request.id, launched).await {
             Ok((bounds, init, start)) => {
                 let start = Some(start);
@@ -277,11 +271,12 @@ impl Life {
 
     async fn launch(
         request: &Request,
+        place: &Place,
         guest: &Guest,
         container: &Container,
         plan: &Plan,
     ) -> Result<(Bounds, Arc<Process>, Start), Error> {
-        let mut bounds = Bounds::make(&request.id, container.cgroup(), &request.spec, guest)?;
+        let mut bounds = Bounds::make(&request.id, place, &request.spec, guest).await?;
         if let Some(limits) = request.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
             container.remember_cpuset(limits);
         }
@@ -289,6 +284,7 @@ impl Life {
             let reservation = container.processes.reserve(INIT)?;
             let mounts = launch::mapped_mounts(plan).await?;
             let launching = launch::start(plan, None, mounts, guest.config.pipe_size, &guest.reaper)?;
+            bounds.seated().await?;
             launching.run_hooks(plan, &guest.reaper).await?;
             let (process, start) = launching.ready().await?;
             guest.sandbox.offer_pid_namespace(process.pid());
@@ -338,7 +334,8 @@ impl Life {
         // runtime's, and its end is told in another way.
         let id = self.container.id();
         if self.guest.sandbox.shared().is_ok_and(|shared| shared.id != id) {
-            self.bounds.watch_oom(id, self.init.exit.clone(), &self.guest.oom);
+            let init = Init { exit: self.init.exit.clone(), killed: self.container.killed.clone() };
+            self.bounds.watch_oom(id, init, &self.guest.oom);
         }
         start.start().await?;
         hooks::poststart(&self.plan, self.init.pid(), &self.guest.reaper).await;

@@ -28,7 +28,7 @@ pub(crate) struct Guest {
     pub(crate) containers: Registry,
     pub(crate) uploads: Uploads,
     pub(crate) stale_mounts: StaleMounts,
-    pub(crate) pods: Pods,
+    pub(crate) pods: Arc<Pods>,
     pub(crate) oom: Arc<oom::Events>,
     pub(crate) reaper: Reaper,
     pub(crate) metrics: Metrics,
@@ -52,7 +52,7 @@ impl Guest {
             containers: Registry::default(),
             uploads: Uploads::default(),
             stale_mounts: StaleMounts::default(),
-            pods: Pods::default(),
+            pods: Arc::default(),
             oom: Arc::default(),
             reaper: Reaper::default(),
             metrics: Metrics::default(),
@@ -71,7 +71,9 @@ impl Guest {
         });
         futures::future::join_all(removals).await;
         self.oom.close();
-        self.pods.remove();
+        // systemd may take a moment for its slices, and holds up nobody meanwhile.
+        let pods = self.pods.clone();
+        let _ = tokio::task::spawn_blocking(move || pods.remove()).await;
         self.sandbox.destroy().await?;
         self.end.notify_one();
         Ok(())

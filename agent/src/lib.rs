@@ -71,6 +71,7 @@ pub fn main() -> ExitCode {
     let command = arguments::parse(std::env::args_os().skip(1), std::process::id() == 1);
     let done = command.map_err(Into::into).and_then(|command| match command {
         Command::Jail => jail::enter(),
+        Command::Hold => Ok(container::hold().map(|()| ExitCode::SUCCESS)?),
         Command::Version => {
             println!("husk-agent {} (protocol {})", env!("CARGO_PKG_VERSION"), agent_api::API_VERSION);
             Ok(ExitCode::SUCCESS)

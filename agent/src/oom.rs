@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-pub(crate) use watch::Watch;
+pub(crate) use watch::{Init, Watch};
 
 /// How long a caller must stay connected after its answer, or ask again, for the answer to count as delivered.
 const DELIVERY: Duration = Duration::from_millis(250);
@@ -49,6 +49,8 @@ struct State {
     /// Answered, and not known to be delivered.
     under_way: Vec<UnderWay>,
     count: u64,
+    /// All kills that were told of.
+    told: u64,
     closed: bool,
 }
 
@@ -68,9 +70,15 @@ impl Events {
     /// The kernel has killed in a container, so many times.
     pub(crate) fn push(&self, container: &str, times: u64) {
         let mut state = self.state();
+        state.told += times;
         for _ in 0..times {
             state.add(container, false);
         }
+    }
+
+    /// How many kills were told of so far.
+    pub(crate) fn told(&self) -> u64 {
+        self.state().told
     }
 
     /// Waits for the next event: the id of its container.

@@ -6,13 +6,22 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
+use jail::cgroup::systemd::{self, Scope};
 use jail::cgroup::{Cgroup, CgroupError, DeviceRules, ROOT};
 
 /// The cgroups that the agent made above those of containers.
 #[derive(Default)]
-pub(crate) struct Pods(Mutex<BTreeMap<PathBuf, Option<DeviceRules>>>);
+pub(crate) struct Pods(Mutex<BTreeMap<PathBuf, Made>>);
+
+/// How one of them came about.
+enum Made {
+    /// As a directory, with these device rules.
+    Directory(Option<DeviceRules>),
+    /// By systemd, as a slice for a container's scope.
+    Slice,
+}
 
 impl Pods {
     /// Makes what is missing above a container's cgroup, and lets its pod use what the container may use.
@@ -20,15 +29,15 @@ impl Pods {
         let above = |path: &&Path| path.starts_with(ROOT) && *path != Path::new(ROOT);
         let mut above: Vec<_> = container.ancestors().skip(1).take_while(above).collect();
         above.reverse();
-        let mut ours = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut ours = self.ours();
         for path in &above {
             if Cgroup::open(path).is_err() {
                 Cgroup::create(path)?;
-                ours.insert(path.to_path_buf(), None);
+                ours.insert(path.to_path_buf(), Made::Directory(None));
             }
         }
         let Some(pod) = above.last() else { return Ok(()) };
-        let Some(held) = ours.get_mut(*pod) else { return Ok(()) };
+        let Some(Made::Directory(held)) = ours.get_mut(*pod) else { return Ok(()) };
         let mut wanted = held.clone().unwrap_or_else(DeviceRules::defaults);
         if !wanted.admit(rules) && held.is_some() {
             return Ok(());
@@ -42,17 +51,34 @@ impl Pods {
         Ok(())
     }
 
+    /// Remembers the slices that systemd is about to make for a scope. What devices their processes may use is said at
+    /// each scope alone.
+    pub(crate) fn admit_scope(&self, scope: &Scope) {
+        let mut ours = self.ours();
+        for path in scope.missing_slices() {
+            ours.insert(path, Made::Slice);
+        }
+    }
+
     /// Removes those that nobody is in any more, the deepest first.
     pub(crate) fn remove(&self) {
-        let mut ours = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        for (path, _) in std::mem::take(&mut *ours).into_iter().rev() {
-            match Cgroup::open(&path) {
-                Ok(cgroup) if !cgroup.remove_if_empty() => {
-                    tracing::warn!(cgroup = %path.display(), "a pod's cgroup is in use and stays");
-                }
-                _ => {}
+        let ours = std::mem::take(&mut *self.ours());
+        for (path, made) in ours.into_iter().rev() {
+            let removed = match made {
+                Made::Directory(_) => Cgroup::open(&path).map_or(true, |cgroup| cgroup.remove_if_empty()),
+                Made::Slice => systemd::stop_slice(&path).unwrap_or_else(|error| {
+                    tracing::warn!(%error, "a pod's slice was not stopped");
+                    false
+                }),
+            };
+            if !removed {
+                tracing::warn!(cgroup = %path.display(), "a pod's cgroup is in use and stays");
             }
         }
+    }
+
+    fn ours(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Made>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

@@ -57,6 +57,27 @@ pub enum Error {
         /// Each symbol that differs.
         Vec<Mismatch>,
     ),
+    /// A list of `checks/` is not in the form of one.
+    #[error("kernel checks: checks/{list}")]
+    List {
+        /// Its name below `checks/`.
+        list: String,
+        /// What is wrong with it.
+        source: Box<toml::de::Error>,
+    },
+    /// A group of a list says too much or too little.
+    #[error("kernel checks: checks/{list} [{group}] {what}")]
+    Group {
+        /// The list's name below `checks/`.
+        list: String,
+        /// The group's.
+        group: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// The version of a kernel is none.
+    #[error("kernels.toml: version: {0}")]
+    Release(String),
     /// A program could not be started.
     #[error("kernel: cannot run {program}")]
     Run {

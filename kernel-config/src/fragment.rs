@@ -6,10 +6,15 @@
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     fmt, fs,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use crate::error::{Error, at};
+use guest_arch::Arch;
+
+use crate::{
+    Variant,
+    error::{Error, at},
+};
 
 /// Symbols and their values, by full name: "CONFIG_PVH" is "y". A symbol that is off has the value "n".
 pub type Symbols = BTreeMap<String, String>;
@@ -19,8 +24,6 @@ pub type Symbols = BTreeMap<String, String>;
 pub struct Fragment {
     /// Where it is below `fragments/`, as "common/core.conf".
     pub name: String,
-    /// Where it is.
-    pub path: PathBuf,
     /// What it says.
     pub text: String,
 }
@@ -36,16 +39,34 @@ pub struct Mismatch {
     pub got: String,
 }
 
+impl Mismatch {
+    /// Its name without `CONFIG_`.
+    pub fn name(&self) -> &str {
+        self.symbol.strip_prefix("CONFIG_").unwrap_or(&self.symbol)
+    }
+}
+
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} wanted {}, got {}", self.symbol, self.wanted, self.got)
     }
 }
 
-/// Reads `common/*.conf`, then `<arch>/*.conf`, each in the order of names.
-pub fn read(fragments: &Path, arch: &str) -> Result<Vec<Fragment>, Error> {
+/// The directories a kernel is made of: what its machine has, its architecture's own, its variant's, and that variant's
+/// for that architecture alone, where there is something of the kind.
+pub fn shelves(fragments: &Path, arch: Arch, variant: Variant) -> Vec<String> {
+    let own = format!("variants/{variant}/{arch}");
+    let mut shelves: Vec<_> = arch.row().kernel_fragments.iter().map(|&shelf| shelf.to_owned()).collect();
+    shelves.push(arch.name().to_owned());
+    shelves.push(format!("variants/{variant}"));
+    shelves.extend(fragments.join(&own).is_dir().then_some(own));
+    shelves
+}
+
+/// Reads the fragments of each shelf, in the order of their names.
+pub fn read(fragments: &Path, shelves: &[String]) -> Result<Vec<Fragment>, Error> {
     let mut all = Vec::new();
-    for shelf in ["common", arch] {
+    for shelf in shelves {
         let dir = fragments.join(shelf);
         let mut names = Vec::new();
         for entry in fs::read_dir(&dir).map_err(at("list", &dir))? {
@@ -56,9 +77,8 @@ pub fn read(fragments: &Path, arch: &str) -> Result<Vec<Fragment>, Error> {
         }
         names.sort_unstable();
         for name in names {
-            let path = dir.join(&name);
-            let text = crate::read(&path)?;
-            all.push(Fragment { name: format!("{shelf}/{name}"), path, text });
+            let text = crate::read(&dir.join(&name))?;
+            all.push(Fragment { name: format!("{shelf}/{name}"), text });
         }
     }
     Ok(all)
@@ -91,6 +111,15 @@ pub fn requested(fragments: &[Fragment]) -> Result<Symbols, Error> {
     if twice.is_empty() { Ok(symbols) } else { Err(Error::Twice(twice)) }
 }
 
+/// The requests as the kernel's tools read them, sorted.
+pub fn settings(requested: &Symbols) -> String {
+    let line = |(symbol, value): (&String, &String)| match value.as_str() {
+        "n" => format!("# {symbol} is not set\n"),
+        _ => format!("{symbol}={value}\n"),
+    };
+    requested.iter().map(line).collect()
+}
+
 /// The symbols of a resolved `.config`. The kernel's tools wrote it, so what is no setting is a comment.
 pub fn resolved(config: &str) -> Symbols {
     let settings = config.lines().filter_map(|line| parse(line).ok().flatten());
@@ -98,7 +127,7 @@ pub fn resolved(config: &str) -> Symbols {
 }
 
 /// Every request that was not granted. A symbol that `resolved` does not name is off.
-pub fn check(requested: &Symbols, resolved: &Symbols) -> Vec<Mismatch> {
+pub fn mismatches(requested: &Symbols, resolved: &Symbols) -> Vec<Mismatch> {
     let got = |symbol| resolved.get(symbol).map_or("n", String::as_str);
     let differing = requested.iter().filter(|(symbol, wanted)| got(*symbol) != wanted.as_str());
     differing
@@ -154,7 +183,7 @@ mod tests {
     use super::*;
 
     fn fragment(name: &str, text: &str) -> Fragment {
-        Fragment { name: name.to_owned(), path: PathBuf::from(name), text: text.to_owned() }
+        Fragment { name: name.to_owned(), text: text.to_owned() }
     }
 
     fn symbols(pairs: &[(&str, &str)]) -> Symbols {
@@ -167,6 +196,13 @@ mod tests {
         let wanted =
             symbols(&[("A", "y"), ("B", "n"), ("C", "n"), ("N", "-1"), ("H", "0x1f"), ("S", "\"a=b\"")]);
         assert_eq!(requested(&[fragment("f", text)]).unwrap(), wanted);
+    }
+
+    #[test]
+    fn settings_say_the_same_without_comments() {
+        let fragment = fragment("f", "# Why.\nCONFIG_Z=y\nCONFIG_A=n\n\nCONFIG_S=\"a\"\n");
+        let text = settings(&requested(&[fragment]).unwrap());
+        assert_eq!(text, "# CONFIG_A is not set\nCONFIG_S=\"a\"\nCONFIG_Z=y\n");
     }
 
     #[test]
@@ -196,14 +232,14 @@ mod tests {
     fn what_was_granted_is_no_mismatch() {
         let wanted = symbols(&[("A", "y"), ("B", "n"), ("C", "n"), ("N", "64")]);
         let got = resolved("CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_N=64\nCONFIG_MORE=y\n");
-        assert_eq!(check(&wanted, &got), []);
+        assert_eq!(mismatches(&wanted, &got), []);
     }
 
     #[test]
     fn what_was_not_granted_is_named_with_both_values() {
         let wanted = symbols(&[("A", "y"), ("B", "n"), ("N", "64"), ("S", "\"x\""), ("GONE", "y")]);
         let got = resolved("# CONFIG_A is not set\nCONFIG_B=y\nCONFIG_N=640\nCONFIG_S=\"\"\n");
-        let said: Vec<_> = check(&wanted, &got).iter().map(Mismatch::to_string).collect();
+        let said: Vec<_> = mismatches(&wanted, &got).iter().map(Mismatch::to_string).collect();
         assert_eq!(
             said,
             [
@@ -218,19 +254,29 @@ mod tests {
 
     #[test]
     fn a_name_that_begins_with_another_is_another_symbol() {
-        let mismatches = check(&symbols(&[("RETPOLINE", "y")]), &symbols(&[("RETPOLINE_X", "y")]));
+        let mismatches = mismatches(&symbols(&[("RETPOLINE", "y")]), &symbols(&[("RETPOLINE_X", "y")]));
         assert_eq!(mismatches.len(), 1);
     }
 
     #[test]
-    fn fragments_come_common_first_and_by_name() {
+    fn fragments_come_in_the_order_of_shelves_and_by_name() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["common/b.conf", "common/a.conf", "vax/a.conf", "common/notes.md"] {
+        for name in ["common/b.conf", "common/a.conf", "vax/a.conf", "common/notes.md", "pdp/a.conf"] {
             let path = dir.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
         }
-        let names: Vec<_> = read(dir.path(), "vax").unwrap().into_iter().map(|f| f.name).collect();
+        let shelves = ["common".to_owned(), "vax".to_owned()];
+        let names: Vec<_> = read(dir.path(), &shelves).unwrap().into_iter().map(|f| f.name).collect();
         assert_eq!(names, ["common/a.conf", "common/b.conf", "vax/a.conf"]);
+    }
+
+    #[test]
+    fn a_variant_may_have_something_for_one_architecture() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = |variant| shelves(dir.path(), Arch::S390x, variant);
+        fs::create_dir_all(dir.path().join("variants/debug/s390x")).unwrap();
+        assert_eq!(all(Variant::Lean), ["common", "s390x", "variants/lean"]);
+        assert_eq!(all(Variant::Debug), ["common", "s390x", "variants/debug", "variants/debug/s390x"]);
     }
 }

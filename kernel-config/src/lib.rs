@@ -2,22 +2,33 @@
 //!
 //! The way of a kernel, one module per step:
 //!
-//! 1. `kernels.toml` pins Debian's source package; [`fragment`] reads `fragments/common/*.conf` and
-//!    `fragments/<arch>/*.conf`, one concern per file, no symbol twice;
+//! 1. `kernels.toml` pins Debian's source package; [`fragment`] reads the fragments, one concern per file, no symbol twice:
+//!    `fragments/common/`, what the architecture's machine has (`pci/`, `acpi/`, ...), `<arch>/`, `variants/<variant>/`;
 //! 2. `source` fetches the package and lays the tree out in a directory of the cache;
 //! 3. `make` lets the kernel's own tools merge the fragments over `allnoconfig`;
-//! 4. [`check`] compares every line of the fragments, each `is not set` too, with what came out: a symbol that the kernel
-//!    dropped for a missing dependency fails the build by name;
+//! 4. every line of the fragments, each `is not set` too, is compared with what came out: a symbol that the kernel dropped
+//!    for a missing dependency fails the build by name;
 //! 5. `make` builds the two images, [`elf`] packs an ELF one, and both are kept in the cache under a key made of all
-//!    the inputs.
+//!    the inputs. The kernel carries the [`golden::mark`] of its configuration.
 //!
-//! It runs no compiler on a cache hit, needs no root, and writes nothing outside the cache.
+//! [`check()`] does the first four for any architecture and variant without compiling, and judges more (`verdict`): that
+//! no default of the kernel got lost without a reason, that the lists of `checks/` are met, that the configuration is the
+//! golden one.
+//!
+//! It runs no compiler on a cache hit, needs no root, and writes nothing outside the cache, golden files excepted.
 
+mod check;
 pub mod elf;
 pub mod error;
 pub mod fragment;
+pub mod golden;
+mod list;
 mod make;
+mod release;
+mod resolve;
 mod source;
+mod variant;
+mod verdict;
 
 use std::{
     fs,
@@ -27,14 +38,19 @@ use std::{
 use guest_arch::Arch;
 use guest_inputs::{Cache, Key, Progress};
 
+pub use check::{Checked, Outcome, check};
 pub use error::Error;
-pub use fragment::{Mismatch, check};
-use make::Make;
+use fragment::Fragment;
+pub use fragment::Mismatch;
+use list::{Kind, Lists};
 pub use make::tools;
+use make::{Base, Make};
 use source::Pinned;
+pub use variant::{UnknownVariant, Variant};
+pub use verdict::Finding;
 
 /// Change it when this crate makes something else of the same inputs.
-const RECIPE: &str = "kernel/v1";
+const RECIPE: &str = "kernel/v2";
 
 /// A built kernel, in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,30 +65,27 @@ pub struct Kernel {
     pub version: String,
 }
 
-/// The kernel for `arch`: from the cache, or built now (minutes).
-pub fn build(cache: &Cache, arch: Arch, progress: &Progress) -> Result<Kernel, Error> {
+/// The kernel of this kind for `arch`: from the cache, or built now (minutes).
+pub fn build(cache: &Cache, arch: Arch, variant: Variant, progress: &Progress) -> Result<Kernel, Error> {
     let pinned = source::pinned()?;
-    let fragments = fragment::read(&fragments_dir(), arch.name())?;
+    let fragments = fragments(arch, variant)?;
     let requested = fragment::requested(&fragments)?;
-    let key = fragments
-        .iter()
-        .fold(Key::new(RECIPE), |key, file| key.field(&file.name, &file.text))
-        .field("source", &pinned.source.sha256)
-        .field("timestamp", &pinned.timestamp)
-        .field("arch", arch.name())
-        .field("tools", make::tools(arch)?);
+    let settings = fragment::settings(&requested);
+    let key = key(RECIPE, &pinned, arch, variant, &settings)?;
     let entry = cache.build("kernel", &key, |into| -> Result<(), Error> {
         let task = progress.task("kernel");
         let tree = source::unpack(cache, &pinned, into, progress, &task)?;
-        let make = Make::new(&tree, arch, &pinned.timestamp, into.join("build.log"));
+        let make = Make::new(&tree, arch, variant, &pinned.timestamp, into.join("build.log"));
         task.doing("resolving the configuration");
-        make.merge(fragments.iter().map(|file| file.path.as_path()))?;
-        let config = tree.join(".config");
-        let mismatches = check(&requested, &fragment::resolved(&read(&config)?));
-        if !mismatches.is_empty() {
-            return Err(Error::Mismatch(mismatches));
+        let config = make.configure(&write_settings(&settings, into)?, Base::Nothing)?;
+        let kind = Kind { arch, variant, release: pinned.version.parse().map_err(Error::Release)? };
+        let mut lost = fragment::mismatches(&requested, &fragment::resolved(&config));
+        let allowed = Lists::read(&list::dir())?.allowed;
+        lost.retain(|mismatch| allowed.entry(kind, mismatch.name()).is_none());
+        if !lost.is_empty() {
+            return Err(Error::Mismatch(lost));
         }
-        make.images(&task)?;
+        make.images(&format!("config-{}", golden::mark(&config)), &task)?;
         collect(&tree, arch, into)?;
         task.doing("removing the source tree");
         source::remove(into)
@@ -85,9 +98,28 @@ pub fn source_pin() -> Result<guest_inputs::Pin, Error> {
     Ok(source::pinned()?.source)
 }
 
-/// The fragments are read where this crate's sources are: a person edits them, no list names them.
-fn fragments_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fragments")
+/// What a kernel's configuration is made of. The fragments are read where this crate's sources are: a person edits them,
+/// no list names them.
+fn fragments(arch: Arch, variant: Variant) -> Result<Vec<Fragment>, Error> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fragments");
+    fragment::read(&dir, &fragment::shelves(&dir, arch, variant))
+}
+
+/// The digest of all that a kernel, or its configuration, is made of. Comments in fragments are no part of either.
+fn key(recipe: &str, pinned: &Pinned, arch: Arch, variant: Variant, settings: &str) -> Result<Key, Error> {
+    Ok(Key::new(recipe)
+        .field("settings", settings)
+        .field("source", &pinned.source.sha256)
+        .field("timestamp", &pinned.timestamp)
+        .field("arch", arch.name())
+        .field("tools", make::tools(arch, variant)?))
+}
+
+/// The settings of all fragments, as the file that the kernel's tools read.
+fn write_settings(settings: &str, into: &Path) -> Result<PathBuf, Error> {
+    let path = into.join("settings");
+    fs::write(&path, settings).map_err(error::at("write", &path))?;
+    Ok(path)
 }
 
 fn kernel_in(entry: &Path, arch: Arch, pinned: Pinned) -> Kernel {
@@ -133,15 +165,18 @@ mod tests {
 
     #[test]
     fn the_fragments_of_this_crate_agree_with_each_other() {
-        let fragments = fragment::read(&fragments_dir(), "x86_64").unwrap();
-        let requested = fragment::requested(&fragments).unwrap();
-        assert_eq!(requested["CONFIG_PVH"], "y");
-        assert_eq!(requested["CONFIG_MODULES"], "n");
+        for arch in Arch::ALL {
+            for variant in Variant::ALL {
+                let requested = fragment::requested(&fragments(arch, variant).unwrap()).unwrap();
+                assert_eq!(requested["CONFIG_MODULES"], "n", "{arch} {variant}");
+            }
+        }
     }
 
     #[test]
-    fn an_architecture_without_fragments_is_an_error_that_names_it() {
-        let error = fragment::read(&fragments_dir(), "vax").unwrap_err();
+    fn a_shelf_that_is_not_there_is_an_error_that_names_it() {
+        let error = fragment::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fragments"), &["vax".into()]);
+        let error = error.unwrap_err();
         assert!(error.to_string().ends_with("fragments/vax"), "{error}");
     }
 

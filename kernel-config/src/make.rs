@@ -13,7 +13,10 @@ use std::{
 use guest_arch::Arch;
 use guest_inputs::Task;
 
-use crate::error::{Error, at};
+use crate::{
+    Variant,
+    error::{Error, at},
+};
 
 /// About how many objects a kernel of ours has: how long the progress bar is, nothing else.
 const OBJECTS: u64 = 1400;
@@ -23,13 +26,25 @@ const TAIL_LINES: usize = 30;
 /// A source tree, and how to build in it.
 pub(crate) struct Make {
     tree: PathBuf,
+    /// Where its products go, if not into the tree.
+    out: Option<PathBuf>,
     log: PathBuf,
     env: Vec<(&'static str, String)>,
+    variant: Variant,
     row: &'static guest_arch::Row,
 }
 
+/// What fills in for symbols that no fragment names.
+#[derive(Clone, Copy)]
+pub(crate) enum Base {
+    /// Nothing: what is not asked for is off.
+    Nothing,
+    /// The defaults of the kernel's authors.
+    Defaults,
+}
+
 impl Make {
-    pub(crate) fn new(tree: &Path, arch: Arch, timestamp: &str, log: PathBuf) -> Self {
+    pub(crate) fn new(tree: &Path, arch: Arch, variant: Variant, timestamp: &str, log: PathBuf) -> Self {
         let map = format!("-ffile-prefix-map={}=/linux", tree.display());
         // With these the same inputs give the same bytes, whoever builds, wherever and whenever.
         let env = vec![
@@ -37,26 +52,36 @@ impl Make {
             ("CROSS_COMPILE", cross_compile(arch).to_owned()),
             ("KBUILD_BUILD_TIMESTAMP", timestamp.to_owned()),
             ("KBUILD_BUILD_USER", "husk".to_owned()),
-            ("KBUILD_BUILD_HOST", "husk".to_owned()),
             ("KBUILD_BUILD_VERSION", "1".to_owned()),
             ("KCFLAGS", map.clone()),
             ("KAFLAGS", map),
         ];
-        Make { tree: tree.to_owned(), log, env, row: arch.row() }
+        Make { tree: tree.to_owned(), out: None, log, env, variant, row: arch.row() }
     }
 
-    /// Leaves the fragments, merged over a configuration that is otherwise empty, in `.config`.
-    pub(crate) fn merge<'a>(&self, fragments: impl Iterator<Item = &'a Path>) -> Result<(), Error> {
-        let mut script = self.command("scripts/kconfig/merge_config.sh");
-        script.arg("-n").args(fragments); // -n: allnoconfig fills the rest
-        self.run("merging the configuration", script, |_| ())
+    /// Leaves the tree as it is, and writes into this directory.
+    pub(crate) fn out(self, dir: &Path) -> Self {
+        Make { out: Some(dir.to_owned()), ..self }
     }
 
-    /// Builds both images.
-    pub(crate) fn images(&self, task: &Task) -> Result<(), Error> {
+    /// Resolves the settings of all fragments, none of which stands in two, over `base`: the text of `.config`.
+    pub(crate) fn configure(&self, settings: &Path, base: Base) -> Result<String, Error> {
+        let mut make = self.make();
+        make.arg(match base {
+            Base::Nothing => "allnoconfig",
+            Base::Defaults => "alldefconfig",
+        });
+        make.env("KCONFIG_ALLCONFIG", settings);
+        self.run("resolving the configuration", make, |_| ())?;
+        crate::read(&self.out.as_ref().unwrap_or(&self.tree).join(".config"))
+    }
+
+    /// Builds both images. The kernel will say that it was built on this host.
+    pub(crate) fn images(&self, host: &str, task: &Task) -> Result<(), Error> {
         let jobs = thread::available_parallelism().map_or(1, usize::from);
         let target = |image: &'static str| image.rsplit('/').next().unwrap_or(image);
-        let mut make = self.command("make");
+        let mut make = self.make();
+        make.env("KBUILD_BUILD_HOST", host);
         make.arg(format!("-j{jobs}")).arg(target(self.row.kernel_image));
         if self.row.compressed_image != self.row.kernel_image {
             make.arg(target(self.row.compressed_image));
@@ -69,6 +94,21 @@ impl Make {
                 task.count("compiling", done, OBJECTS.max(done));
             }
         })
+    }
+
+    /// Tools that this kernel does not need are kept from it: their versions would get into its configuration.
+    fn make(&self) -> Command {
+        let mut make = self.command("make");
+        make.arg("RUSTC=none");
+        if !self.variant.has_types() {
+            make.arg("PAHOLE=none");
+        }
+        if let Some(out) = &self.out {
+            let mut to = std::ffi::OsString::from("O=");
+            to.push(out);
+            make.arg(to);
+        }
+        make
     }
 
     /// A program that runs in the tree and sees nothing of our environment but where programs are.
@@ -114,15 +154,16 @@ impl Make {
     }
 }
 
-/// What the compiler and the linker call themselves: inputs of every kernel they make.
-pub fn tools(arch: Arch) -> Result<String, Error> {
-    let first_line = |program: &str| {
-        let program = format!("{}{program}", cross_compile(arch));
+/// What the compiler, the linker and, if it is of use, `pahole` call themselves: inputs of every kernel they make.
+pub fn tools(arch: Arch, variant: Variant) -> Result<String, Error> {
+    let first_line = |program: String| {
         let output = bare(&program).arg("--version").output();
         let output = output.map_err(|source| Error::Run { program, source })?;
         Ok::<_, Error>(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
     };
-    Ok(format!("{}\n{}", first_line("gcc")?, first_line("ld")?))
+    let mut programs = ["gcc", "ld"].map(|program| format!("{}{program}", cross_compile(arch))).to_vec();
+    programs.extend(variant.has_types().then(|| "pahole".to_owned()));
+    Ok(programs.into_iter().map(first_line).collect::<Result<Vec<_>, _>>()?.join("\n"))
 }
 
 /// On its own architecture a kernel needs no cross compiler.
@@ -155,7 +196,7 @@ mod tests {
     use super::*;
 
     fn make_in(dir: &Path) -> Make {
-        Make::new(dir, Arch::host(), "2026-01-01", dir.join("log"))
+        Make::new(dir, Arch::host(), Variant::Lean, "2026-01-01", dir.join("log"))
     }
 
     #[test]

@@ -5,13 +5,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use guest_inputs::{Cache, Pin, Progress, Task};
+use guest_inputs::{Cache, Key, Pin, Progress, Task};
 use serde::Deserialize;
 
 use crate::error::{Error, at};
 
 /// Below the entry under construction; gone when the entry is whole.
 const WORK: &str = "work";
+/// Change it when [`kconfig`] keeps something else.
+const KCONFIG: &str = "kernel-kconfig/v1";
+/// Below an entry that holds a part of the source.
+const TREE: &str = "linux";
 
 /// `kernels.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -55,6 +59,48 @@ pub(crate) fn unpack(
     }
 }
 
+/// The part of the source that decides on configurations, in the cache: a tenth of it.
+pub(crate) fn kconfig(cache: &Cache, pinned: &Pinned, progress: &Progress) -> Result<PathBuf, Error> {
+    let key = Key::new(KCONFIG).field("source", &pinned.source.sha256);
+    let entry = cache.build("kernel-kconfig", &key, |into| -> Result<(), Error> {
+        let task = progress.task("kernel");
+        let tree = unpack(cache, pinned, into, progress, &task)?;
+        task.doing("keeping what decides on configurations");
+        prune(&tree, Path::new(""))?;
+        fs::rename(&tree, into.join(TREE)).map_err(at("move", &tree))?;
+        remove(into)
+    })?;
+    Ok(entry.join(TREE))
+}
+
+/// Removes the files below `dir` of `tree` that no `make *config` reads.
+fn prune(tree: &Path, dir: &Path) -> Result<(), Error> {
+    let whole = tree.join(dir);
+    for entry in fs::read_dir(&whole).map_err(at("list", &whole))? {
+        let entry = entry.map_err(at("list", &whole))?;
+        let path = dir.join(entry.file_name());
+        if entry.file_type().map_err(at("examine", tree.join(&path)))?.is_dir() {
+            prune(tree, &path)?;
+        } else if !is_of_kconfig(&path) {
+            let path = tree.join(path);
+            fs::remove_file(&path).map_err(at("remove", path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Kconfig files, makefiles, and the programs that both call: those of `scripts/`, and those an architecture has.
+fn is_of_kconfig(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let parts: Vec<_> = path.iter().filter_map(|part| part.to_str()).collect();
+    let is_program = match parts.as_slice() {
+        ["scripts", ..] | ["arch", _, "tools" | "scripts", ..] => true,
+        ["arch", _, .., name] => name.ends_with(".sh"),
+        _ => false,
+    };
+    is_program || ["Kconfig", "Kbuild", "Makefile"].iter().any(|start| name.starts_with(start))
+}
+
 /// Removes what [`unpack`] and the build left below `into`: more than a gigabyte.
 pub(crate) fn remove(into: &Path) -> Result<(), Error> {
     let work = into.join(WORK);
@@ -80,6 +126,31 @@ mod tests {
         assert!(pinned.source.version.starts_with(&format!("{}-", pinned.version)));
         assert!(pinned.source.path.contains(&pinned.source.version));
         assert_eq!(pinned.source.sha256.len(), 64);
+    }
+
+    #[test]
+    fn only_what_decides_on_configurations_is_kept() {
+        let kept =
+            ["Makefile", "Kconfig", "mm/Kconfig.debug", "scripts/kconfig/conf.c", "arch/x86/Makefile_32.cpu"];
+        let gone = [
+            "mm/slub.c",
+            "arch/x86/boot/main.c",
+            "Documentation/index.rst",
+            "tools/perf/perf.c",
+            "MAINTAINERS",
+        ];
+        assert!(kept.iter().all(|path| is_of_kconfig(Path::new(path))));
+        assert!(is_of_kconfig(Path::new("arch/powerpc/tools/gcc-check-mprofile-kernel.sh")));
+        assert!(!gone.iter().any(|path| is_of_kconfig(Path::new(path))));
+        let tree = tempfile::tempdir().unwrap();
+        for path in kept.iter().chain(&gone) {
+            let path = tree.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        prune(tree.path(), Path::new("")).unwrap();
+        assert!(kept.iter().all(|path| tree.path().join(path).exists()));
+        assert!(!gone.iter().any(|path| tree.path().join(path).exists()));
     }
 
     #[test]

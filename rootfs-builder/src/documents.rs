@@ -114,7 +114,7 @@ fn inputs(workspace: &Path, recipe: &Recipe, arch: Arch, rustc: &Rustc) -> Resul
         inputs.push(input(name.to_owned(), file_sha256(&workspace.join(name))?.parse()?));
     }
     // A program of the machine has no bytes that two machines share: what counts is what it calls itself.
-    let tools = kernel_config::tools(arch)?;
+    let tools = kernel_config::tools(arch, recipe.variant)?;
     for text in tools.lines().chain([rustc.identity().as_str()]) {
         inputs.push(input(format!("program {text}"), Sha256::of(text.as_bytes())));
     }

@@ -130,7 +130,7 @@ impl Set<'_> {
             version: guest_manifest::VERSION,
             arch: self.arch.name().to_owned(),
             recipe: recipe.name.clone(),
-            variant: recipe.variant.clone(),
+            variant: recipe.variant.to_string(),
             features: recipe.agent.features.clone(),
             kernel_version: kernel.version.clone(),
             kernel: copy(&kernel.image, &base_name(&kernel.image))?,

@@ -70,8 +70,8 @@ pub fn demo_image(cache: &Cache, arch: Arch, progress: &Progress) -> Result<Path
 /// The names busybox answers to. They are read from its table, NUL after NUL, because the program itself may be for
 /// another architecture.
 fn applets(busybox: &[u8]) -> Option<Vec<&str>> {
-    const START: &[u8] = b"\0[\0[[\0";
-    let start = busybox.windows(START.len()).position(|window| window == START)? + 1;
+    const START: &[u8] = b"[\0[[\0"; // whatever lies before it
+    let start = busybox.windows(START.len()).position(|window| window == START)?;
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"[_-.".contains(b);
     let names = busybox[start..].split(|b| *b == 0).take_while(|name| !name.is_empty());
     let names = names.map(|name| std::str::from_utf8(name).ok().filter(|_| name.iter().all(plain)));
@@ -120,6 +120,7 @@ mod tests {
     #[test]
     fn applets_are_read_from_the_table() {
         assert_eq!(applets(b"\x7fELF..\0[\0[[\0ash\0sh\0\0other\0"), Some(vec!["[", "[[", "ash", "sh"]));
+        assert_eq!(applets(b" [\0[[\0sh\0\0"), Some(vec!["[", "[[", "sh"]));
         assert_eq!(applets(b"\0[\0[[\0ash\0\0"), None, "no sh");
         assert_eq!(applets(b"\0[\0[[\0../evil\0sh\0\0"), None, "no file name");
         assert_eq!(applets(b"no table"), None);

@@ -13,15 +13,17 @@ use serde::Deserialize;
 use crate::{
     command::{self, encoded_flags},
     error::{Error, at},
-    toolchain::{Rustc, cargo_program},
+    toolchain::{Rustc, STATIC, cargo_program},
 };
 
 const FILE: &str = "rootfs-builder/toolchain.toml";
 const PINS: &str = include_str!("../toolchain.toml");
 
-/// Why each: no start files of rustc's own (zig has them); bitcode, so that the agent's link-time optimisation sees the
-/// standard library; its crates marked unstable, as everywhere but in rustc's own build.
-const FLAGS: [&str; 3] = ["-Clink-self-contained=no", "-Cembed-bitcode=yes", "-Zforce-unstable-if-unmarked"];
+/// Why each: static, so that there is no shared library of it, which only a linker for the target could make; no start
+/// files of rustc's own (zig has them); bitcode, so that the agent's link-time optimisation sees the standard library;
+/// its crates marked unstable, as everywhere but in rustc's own build.
+const FLAGS: [&str; 4] =
+    [STATIC, "-Clink-self-contained=no", "-Cembed-bitcode=yes", "-Zforce-unstable-if-unmarked"];
 /// Small, and no backtraces, which say nothing about a stripped binary: that spares the agent a DWARF reader.
 const FEATURES: &str = "panic-unwind,optimize_for_size";
 const OPT_LEVEL: &str = "s";

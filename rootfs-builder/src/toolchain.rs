@@ -29,6 +29,10 @@ enum Kind {
     Made { sysroot: PathBuf, zig: Zig },
 }
 
+/// What makes a program of every target a static one: x86_64 and aarch64 are so with musl unless told otherwise, the
+/// others are not.
+pub(crate) const STATIC: &str = "-Ctarget-feature=+crt-static";
+
 /// What rustc says about itself.
 #[derive(Debug, Clone)]
 pub(crate) struct Rustc {
@@ -75,7 +79,7 @@ impl Toolchain {
 
     /// `cargo build` for the target, ready for a package and a profile; and the compiler flags that go with it.
     pub(crate) fn cargo_build(&self) -> (Command, Vec<String>) {
-        let (mut cargo, flags) = match &self.kind {
+        let (mut cargo, mut flags) = match &self.kind {
             Kind::Installed => {
                 let mut cargo = command::cargo(&cargo_program());
                 cargo.arg("build");
@@ -87,6 +91,7 @@ impl Toolchain {
                 (zig.cargo(), vec![sysroot, "-Clink-self-contained=no".to_owned()])
             }
         };
+        flags.push(STATIC.to_owned());
         cargo.args(["--target", self.arch.row().rust_triple]);
         cargo.env("LIBSECCOMP_LINK_TYPE", "static").env("LIBSECCOMP_LIB_PATH", &self.libseccomp);
         (cargo, flags)

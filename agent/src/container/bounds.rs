@@ -1,15 +1,15 @@
 //! What bounds a container: its cgroup, the devices it may use, and the watch for kills for lack of memory.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jail::cgroup::{Cgroup, CgroupError, DeviceRules};
+use jail::cgroup::{Cgroup, CgroupError, DeviceRules, Place};
 use jail::oci;
 
+use super::placeholder::Placeholder;
+use crate::boot::AGENT_BINARY;
 use crate::guest::Guest;
-use crate::oom::{self, Watch};
-use crate::reaper::Exit;
+use crate::oom::{self, Init, Watch};
 
 /// How long the processes of a removed container may take to die, and its cgroup to go.
 const REMOVAL: Duration = Duration::from_secs(10);
@@ -24,38 +24,90 @@ pub(super) struct Bounds {
     /// The spec's device nodes, which every list of rules for this container begins with.
     nodes: Vec<oci::LinuxDevice>,
     watch: Option<Watch>,
+    /// Until the container's first process is in the cgroup, where systemd made that.
+    held: Option<Held>,
+}
+
+/// What keeps a scope until somebody is in it, and what can be set only then.
+struct Held {
+    placeholder: Placeholder,
+    /// A limit on processes. The placeholder is one, and may be one too many.
+    pids: Option<oci::LinuxResources>,
 }
 
 impl Bounds {
     /// Makes the cgroup of a container that is about to be created, limits and all; or leaves nothing.
-    pub(super) fn make(id: &str, path: &Path, spec: &oci::Spec, guest: &Guest) -> Result<Self, CgroupError> {
+    pub(super) async fn make(
+        id: &str,
+        place: &Place,
+        spec: &oci::Spec,
+        guest: &Guest,
+    ) -> Result<Self, CgroupError> {
         let linux = spec.linux().as_ref();
         let rules = DeviceRules::of(linux)?;
-        let resources = linux.and_then(|linux| linux.resources().as_ref());
-        guest.pods.admit(path, &rules)?;
-        let cgroup = Cgroup::create(path)?;
-        let bounded = resources.map_or(Ok(()), |resources| {
-            let ignored = cgroup.ignored(resources);
+        let mut resources = linux.and_then(|linux| linux.resources().clone());
+        let asked = resources.as_ref().is_some_and(|resources| resources.devices().is_some());
+        let (cgroup, held) = match place {
+            Place::Directory(path) => {
+                guest.pods.admit(path, &rules)?;
+                (Cgroup::create(path)?, None)
+            }
+            Place::Scope(scope) => {
+                let pids = resources.as_mut().and_then(take_pids);
+                guest.pods.admit_scope(scope);
+                let placeholder = Placeholder::start(&guest.reaper).map_err(|source| CgroupError::File {
+                    action: "start a placeholder from".to_string(),
+                    path: AGENT_BINARY.into(),
+                    source,
+                })?;
+                let (scope, limits, pid) = (scope.clone(), resources.clone(), placeholder.pid());
+                let description = format!("Husk container {id}");
+                let made = move || Cgroup::create_scope(&scope, &description, pid, limits.as_ref());
+                (blocking(made).await?, Some(Held { placeholder, pids }))
+            }
+        };
+        let nodes = linux.and_then(|linux| linux.devices().clone()).unwrap_or_default();
+        let mut bounds = Self { cgroup, nodes, watch: None, held };
+        if let Err(error) = bounds.set(id, resources.as_ref(), &rules, asked) {
+            bounds.dispose().await;
+            return Err(error);
+        }
+        Ok(bounds)
+    }
+
+    fn set(
+        &self,
+        id: &str,
+        resources: Option<&oci::LinuxResources>,
+        rules: &DeviceRules,
+        asked: bool,
+    ) -> Result<(), CgroupError> {
+        if let Some(resources) = resources {
+            let ignored = self.cgroup.ignored(resources);
             if !ignored.is_empty() {
                 tracing::warn!(container = id, ?ignored, "cgroup version 2 has no such limits");
             }
-            cgroup.apply(resources)
-        });
-        let asked = resources.is_some_and(|resources| resources.devices().is_some());
-        let bounded = bounded.and_then(|()| match cgroup.set_devices(&rules) {
+            // A scope has them from its start.
+            if self.held.is_none() {
+                self.cgroup.apply(resources)?;
+            }
+        }
+        match self.cgroup.set_devices(rules) {
             Err(error) if error.is_without_device_rules() && !asked => {
                 tracing::warn!(container = id, %error, "the kernel cannot hold it to the default devices");
                 Ok(())
             }
             other => other,
-        });
-        if let Err(error) = bounded {
-            // Nobody is in it yet, so this waits for nothing.
-            let _ = cgroup.remove(Duration::ZERO);
-            return Err(error);
         }
-        let nodes = linux.and_then(|linux| linux.devices().clone()).unwrap_or_default();
-        Ok(Self { cgroup, nodes, watch: None })
+    }
+
+    /// The container's first process is in the cgroup, and nothing else needs to hold it.
+    pub(super) async fn seated(&mut self) -> Result<(), CgroupError> {
+        let Some(Held { placeholder, pids }) = self.held.take() else { return Ok(()) };
+        drop(placeholder);
+        let Some(pids) = pids else { return Ok(()) };
+        let cgroup = self.cgroup.clone();
+        blocking(move || cgroup.update(&pids)).await
     }
 
     /// Other limits, from now on. Either all of them hold or none.
@@ -93,7 +145,7 @@ impl Bounds {
     }
 
     /// Tells `events` of every kill for lack of memory from now on, for as long as there is anybody to kill.
-    pub(super) fn watch_oom(&mut self, id: &str, init: Exit, events: &Arc<oom::Events>) {
+    pub(super) fn watch_oom(&mut self, id: &str, init: Init, events: &Arc<oom::Events>) {
         match Watch::begin(&self.cgroup, id, init, events.clone()) {
             Ok(watch) => self.watch = Some(watch),
             Err(error) => tracing::warn!(container = id, %error, "kills for lack of memory go unseen"),
@@ -102,6 +154,7 @@ impl Bounds {
 
     /// Kills everything in the cgroup and removes it.
     pub(super) async fn dispose(&mut self) {
+        drop(self.held.take());
         let cgroup = self.cgroup.clone();
         if let Err(error) = blocking(move || cgroup.kill_all()).await {
             tracing::error!(%error, "a cgroup's processes were not killed");
@@ -113,6 +166,15 @@ impl Bounds {
             tracing::error!(%error, "a cgroup was left behind");
         }
     }
+}
+
+/// Takes the limit on processes out of others.
+fn take_pids(resources: &mut oci::LinuxResources) -> Option<oci::LinuxResources> {
+    let pids = *resources.pids();
+    resources.set_pids(None);
+    let mut alone = oci::LinuxResources::default();
+    alone.set_devices(None).set_pids(Some(pids?));
+    Some(alone)
 }
 
 /// Does what may take the kernel a while where it holds up nobody.

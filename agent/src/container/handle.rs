@@ -25,6 +25,8 @@ pub(crate) struct Container {
     cgroup: PathBuf,
     pub(super) processes: Arc<Table>,
     commands: mpsc::Sender<Command>,
+    /// Whether somebody asked for its end with SIGKILL.
+    pub(super) killed: Arc<AtomicBool>,
     /// Whether its processes stand still. Its task alone changes that.
     paused: AtomicBool,
     /// The processors and memory nodes it last asked for, if any.
@@ -56,6 +58,7 @@ impl Container {
             cgroup,
             processes: Arc::default(),
             commands,
+            killed: Arc::default(),
             paused: AtomicBool::new(false),
             cpuset: Mutex::new(None),
             unwanted: Notify::new(),
@@ -137,10 +140,17 @@ impl Container {
     /// that stands still is to kill all, because that is the way that works with every version of cgroups.
     pub(crate) async fn signal(&self, id: &str, signal: i32) -> Result<(), Error> {
         let is_init = self.is_init(id);
+        if signal == libc::SIGKILL && is_init {
+            self.killed.store(true, Ordering::Relaxed);
+        }
         let kills_all = id == INIT || (is_init && self.is_paused());
         if signal == libc::SIGKILL && kills_all {
             let cgroup = self.cgroup.clone();
-            return Ok(blocking(move || Cgroup::open(&cgroup)?.kill_all()).await?);
+            return match blocking(move || Cgroup::open(&cgroup)?.kill_all()).await {
+                // systemd takes a scope away with the last process in it.
+                Err(error) if error.is_missing() => Ok(()),
+                killed => Ok(killed?),
+            };
         }
         let process = self.process(id)?;
         let sent = if is_init { process.signal_init(signal) } else { process.signal(signal) };

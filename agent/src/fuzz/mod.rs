@@ -38,6 +38,7 @@ pub const TARGETS: &[Target] = &[
     ("mount_options", mount_options),
     ("oci_spec", oci_spec),
     ("pci_paths", pci_paths),
+    ("systemd", systemd),
     ("uevents", uevents),
 ];
 
@@ -116,6 +117,11 @@ pub fn uevents(bytes: &[u8]) {
     let parts = [event.action, event.devpath, event.subsystem, event.devname];
     assert!(parts.iter().all(|part| !part.contains('\0')), "{event:?}");
     assert!(is_plain(Path::new(event.devpath)), "{event:?}");
+}
+
+/// A message of systemd's. What is taken out of it is in it, and no longer.
+pub fn systemd(bytes: &[u8]) {
+    jail::cgroup::systemd::fuzz(bytes);
 }
 
 /// A container from its request's bytes: wire, OCI spec, plan, and the plan as its child reads it. Then a further process

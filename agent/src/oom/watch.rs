@@ -1,9 +1,16 @@
 //! Watching one container's cgroup for kills.
+//!
+//! The count of kills goes with its cgroup, and systemd takes a scope away at the death of the last process in it: mostly
+//! before the kernel, which tells of changes at most every 10 ms, has told of the kill. What is left then is that the
+//! first process was killed, that nobody had asked for it, and that the whole guest counts a kill which is in nobody's
+//! count. That is told as a kill of this container's.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jail::cgroup::{Cgroup, CgroupError, OomWatch};
+use nix::libc::SIGKILL;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
@@ -25,12 +32,21 @@ pub(crate) struct Watch {
     task: JoinHandle<()>,
 }
 
+/// A container's first process.
+pub(crate) struct Init {
+    pub(crate) exit: Exit,
+    /// Whether somebody asked for its end.
+    pub(crate) killed: Arc<AtomicBool>,
+}
+
 struct Count {
     container: String,
     events: Arc<Events>,
     notifier: AsyncFd<OomWatch>,
     /// How many kills were told of.
     told: Mutex<u64>,
+    /// The kills in the whole guest and those told of, when the watch began.
+    before: (u64, u64),
 }
 
 impl Watch {
@@ -38,7 +54,7 @@ impl Watch {
     pub(crate) fn begin(
         cgroup: &Cgroup,
         container: &str,
-        init: Exit,
+        init: Init,
         events: Arc<Events>,
     ) -> Result<Self, CgroupError> {
         let notifier = cgroup.watch_oom()?;
@@ -49,7 +65,10 @@ impl Watch {
             path: cgroup.path().to_owned(),
             source,
         })?;
-        let count = Arc::new(Count { container: container.to_string(), events, notifier, told });
+        let count = {
+            let before = (kills(), events.told());
+            Arc::new(Count { container: container.to_string(), events, notifier, told, before })
+        };
         let task = tokio::spawn(watch(count.clone(), init, interest));
         Ok(Self { count, task })
     }
@@ -75,9 +94,29 @@ impl Count {
         }
         Ok(())
     }
+
+    /// Concludes what the count would have said, had it not gone with the first process.
+    fn conclude(&self, status: i32, asked: bool) {
+        let (kills_before, told_before) = self.before;
+        let untold = kills().saturating_sub(kills_before) > self.events.told() - told_before;
+        if status == 128 + SIGKILL && !asked && untold {
+            tracing::warn!(container = self.container, "killed for lack of memory, and its cgroup is gone");
+            self.events.push(&self.container, 1);
+        }
+    }
 }
 
-async fn watch(count: Arc<Count>, init: Exit, interest: Interest) {
+/// The kernel's kills for lack of memory since the boot, in whatever cgroup.
+fn kills() -> u64 {
+    let text = std::fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok()).unwrap_or(0)
+}
+
+async fn watch(count: Arc<Count>, init: Init, interest: Interest) {
+    let gone = async |exit: &Exit| {
+        let status = exit.wait().await;
+        count.conclude(status, init.killed.load(Ordering::Relaxed));
+    };
     let mut init_lives = true;
     loop {
         tokio::select! {
@@ -90,16 +129,18 @@ async fn watch(count: Arc<Count>, init: Exit, interest: Interest) {
                         tokio::time::sleep(*pause).await;
                     }
                     if count.look().is_err() {
-                        return;
+                        return gone(&init.exit).await;
                     }
                 }
             }
-            _ = init.wait(), if init_lives => init_lives = false,
+            _ = init.exit.wait(), if init_lives => init_lives = false,
             () = tokio::time::sleep(LINGERING), if !init_lives => {}
         }
         if !init_lives && !count.notifier.get_ref().populated() {
             // In this order: what was killed last is counted before it is gone.
-            let _ = count.look();
+            if count.look().is_err() {
+                gone(&init.exit).await;
+            }
             return;
         }
     }

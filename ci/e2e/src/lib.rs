@@ -35,7 +35,7 @@ pub use disk::Disk;
 pub use figure::Figure;
 pub use guest::Guest;
 pub use layer::{Layer, partitioned};
-pub use machine::{Boot, LIMIT, test};
+pub use machine::{Boot, LIMIT, disk_address, test};
 pub use process::{Output, Process, ProcessBuilder};
 pub use settings::Settings;
 pub use storage::storage;

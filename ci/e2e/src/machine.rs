@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 use crate::{Disk, Guest, Settings};
 
-/// How long a test may take, boot not included. A slow emulated machine under load needs a good part of it.
+/// How long a test may take, and a boot before it. A slow emulated machine under load needs a good part of it.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// Name of the root file system's directory in the share.
@@ -51,6 +51,7 @@ pub struct Boot {
     disks: u8,
     sandbox: bool,
     limit: Duration,
+    artefacts: Option<PathBuf>,
 }
 
 impl Default for Boot {
@@ -65,6 +66,7 @@ impl Default for Boot {
             disks: 0,
             sandbox: true,
             limit: LIMIT,
+            artefacts: None,
         }
     }
 }
@@ -73,6 +75,11 @@ impl Boot {
     /// A VM like the shared one.
     pub fn new() -> Boot {
         Boot::default()
+    }
+
+    /// A VM whose PID 1 is systemd.
+    pub fn systemd() -> Boot {
+        Boot { memory_mib: 1024, artefacts: Some(Settings::systemd()), ..Boot::default() }
     }
 
     /// With this much memory.
@@ -111,17 +118,15 @@ impl Boot {
         self
     }
 
-    /// With this disk behind virtio-blk. The first is in slot 10 (hexadecimal) of the root bus, which is its PCI path
-    /// too; the next in 11, and so on.
+    /// With this disk behind virtio-blk, at [`disk_address`] 0, the next at 1, and so on.
     pub fn disk(mut self, disk: &Disk) -> Boot {
-        let (id, slot) = (format!("disk{}", self.disks), 0x10 + self.disks);
+        let (id, slot) = (format!("disk{}", self.disks), FIRST_SLOT + self.disks);
         self.disks += 1;
-        self.qemu(&[
-            "-drive",
-            &disk.drive(&id),
-            "-device",
-            &format!("virtio-blk-pci,drive={id},addr={slot:#x}"),
-        ])
+        let device = match Settings::get().arch().row().virtio_bus {
+            "ccw" => format!("virtio-blk-ccw,drive={id},devno=fe.0.{slot:04x}"),
+            bus => format!("virtio-blk-{bus},drive={id},addr={slot:#x}"),
+        };
+        self.qemu(&["-drive", &disk.drive(&id), "-device", &device])
     }
 
     /// With this much time instead of [`LIMIT`]: for what is measured, not judged.
@@ -142,6 +147,19 @@ impl Boot {
         block_on(async { attend(Arc::new(Machine::boot(self).await), limit, body).await });
     }
 }
+
+/// What runtimes call the disk of this number that [`Boot::disk`] gave a VM: its driver, and its address. With PCI the
+/// first is in slot 10 (hexadecimal) of the root bus, which is its path too.
+pub fn disk_address(number: u8) -> (&'static str, String) {
+    let slot = FIRST_SLOT + number;
+    match Settings::get().arch().row().virtio_bus {
+        "ccw" => ("blk-ccw", format!("0.0.{slot:04x}")),
+        _ => ("blk", format!("{slot:x}")),
+    }
+}
+
+/// Where disks begin, behind all that every VM has.
+const FIRST_SLOT: u8 = 0x10;
 
 /// A booted VM, its directory and its place among those that may run.
 pub(crate) struct Machine {
@@ -183,8 +201,9 @@ impl Machine {
             transport: boot.transport,
             extra_cmdline: boot.cmdline,
             extra_qemu: boot.qemu,
-            boot_timeout: Duration::from_secs(60),
-            ..VmSpec::new(&settings.artefacts, state(&dir))
+            // Another init system starts many programs before it starts the agent.
+            boot_timeout: if boot.artefacts.is_some() { 2 * LIMIT } else { LIMIT },
+            ..VmSpec::new(boot.artefacts.as_ref().unwrap_or(&settings.artefacts), state(&dir))
         };
         // Its tasks live on the common runtime: each test has a runtime of its own, which ends before the VM does.
         let booted = runtime().spawn(Vm::boot(spec)).await.expect("booting does not panic");

@@ -26,6 +26,12 @@ impl Settings {
     pub fn arch(&self) -> Arch {
         Artefacts::load(&self.artefacts).unwrap_or_else(|error| panic!("{error}")).arch
     }
+
+    /// Directory of artefacts of another kind: the guest's PID 1 is systemd, the agent its service, and it boots into
+    /// `husk.target`. The root file system has `systemctl`, `systemd-run` and a shell.
+    pub fn systemd() -> PathBuf {
+        path("HUSK_SYSTEMD_ARTEFACTS")
+    }
 }
 
 fn path(name: &str) -> PathBuf {

@@ -1,6 +1,7 @@
 //! Chores of this repository: `cargo xtask <command>`. One file per command, each a thin layer over the library crates.
 
 mod bench;
+mod bench_boot;
 mod build_image;
 mod check_reproducible;
 mod demo;
@@ -9,6 +10,7 @@ mod fuzz;
 mod husk;
 mod image;
 mod kernel;
+mod kernel_config;
 mod lock;
 mod stage;
 mod test;
@@ -55,12 +57,26 @@ enum Command {
         /// Architecture of the guest
         #[arg(long, default_value_t = Arch::host())]
         arch: Arch,
+        /// What kind of kernel: lean, debug or hardened
+        #[arg(long, default_value_t)]
+        variant: ::kernel_config::Variant,
         /// Install the Debian packages that are missing
         #[arg(long)]
         install_deps: bool,
     },
+    /// Judge the kernels' configurations without compiling a kernel
+    KernelConfig {
+        #[command(subcommand)]
+        command: kernel_config::Command,
+    },
     /// Measure what this repository builds
     Bench {
+        /// Where the time of a boot goes instead, by counting instructions
+        #[arg(long, conflicts_with = "json")]
+        boot: bool,
+        /// With --boot, the architecture of the guest; may be given more than once
+        #[arg(long, requires = "boot", default_values_t = [Arch::host()])]
+        arch: Vec<Arch>,
         /// Write the figures to this file too
         #[arg(long)]
         json: Option<std::path::PathBuf>,
@@ -94,8 +110,10 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Image(command) => image::run(&command),
         Command::Lock(options) => lock::run(&options),
         Command::VerifyImage(options) => verify_image::run(&options),
-        Command::Kernel { arch, install_deps } => kernel::run(arch, install_deps),
-        Command::Bench { json, install_deps } => bench::run(json.as_deref(), install_deps),
+        Command::Kernel { arch, variant, install_deps } => kernel::run(arch, variant, install_deps),
+        Command::KernelConfig { command } => kernel_config::run(&command),
+        Command::Bench { boot: true, arch, install_deps, .. } => bench_boot::run(&arch, install_deps),
+        Command::Bench { json, install_deps, .. } => bench::run(json.as_deref(), install_deps),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
     };
     done.map(|()| ExitCode::SUCCESS)

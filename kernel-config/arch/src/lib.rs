@@ -51,18 +51,23 @@ pub struct Row {
     pub firmware: Option<&'static str>,
     /// That QEMU's `-cpu` under emulation. On x86_64 without "fast string" instructions: emulated, `rep movsb` is the
     /// slowest way to copy, and the kernel prefers it where the processor claims it is fast (64 MiB through a guest's
-    /// pipe: 0.07 s without, 0.42 s with). POWER and RISC-V have no `max` in every QEMU that we support.
+    /// pipe: 0.07 s without, 0.42 s with). On aarch64 with signatures of pointers that are cheap to emulate: those of the
+    /// architecture's own cipher take half of the time of a boot. POWER and RISC-V have no `max` in every QEMU that we
+    /// support.
     pub emulated_cpu: &'static str,
     /// Kernel command line words for an emulated guest with one processor. On x86_64: no calibration of the local
-    /// APIC's timer, a busy loop of 100 ms, which the HPET makes unnecessary, and no check that the timer interrupt
-    /// arrives.
+    /// APIC's timer, a busy loop of 100 ms, which the HPET makes unnecessary, no check that the timer interrupt arrives,
+    /// and no patching of 9000 lock prefixes away, each by a change of address spaces (20 virtual ms): an emulated
+    /// processor that is alone has no bus to lock.
     pub emulated_cmdline: &'static str,
     /// The console's name in the guest, without `/dev/`.
     pub console: &'static str,
     /// What a cross compiler's programs begin with (`CROSS_COMPILE=`).
     pub cross_compile: &'static str,
-    /// Debian's package of that compiler.
+    /// Debian's package of that cross compiler.
     pub cross_package: &'static str,
+    /// The directories of `kernel-config/fragments` for what its machine has, beside its own: "pci" where there is PCI.
+    pub kernel_fragments: &'static [&'static str],
     /// The end of a virtio device's name in QEMU: `virtio-serial-pci`, `virtio-serial-ccw`.
     pub virtio_bus: &'static str,
     /// The type of a GPT partition with the root file system (UAPI group, Discoverable Partitions Specification). The
@@ -164,10 +169,11 @@ const X86_64: Row = Row {
     machine: "q35,sata=off,smbus=off,usb=off,vmport=off,i8042=off",
     firmware: Some("qboot.rom"),
     emulated_cpu: "max,-erms",
-    emulated_cmdline: "nolapic_timer no_timer_check",
+    emulated_cmdline: "nolapic_timer no_timer_check noreplace-smp",
     console: "hvc0",
     cross_compile: "x86_64-linux-gnu-",
     cross_package: "gcc-x86-64-linux-gnu",
+    kernel_fragments: &["common", "pci", "hotplug", "pmem", "acpi"],
     virtio_bus: "pci",
     gpt_root: 0x4f68bce3_e8cd_4db1_96e7_fbcaf984b709,
     gpt_root_verity: 0x2c7357ed_ebd2_46d9_aec1_23d437ec2bf5,
@@ -187,11 +193,12 @@ const AARCH64: Row = Row {
     qemu_package: "qemu-system-arm",
     machine: "virt",
     firmware: None,
-    emulated_cpu: "max",
+    emulated_cpu: "max,pauth-impdef=on",
     emulated_cmdline: "",
     console: "hvc0",
     cross_compile: "aarch64-linux-gnu-",
     cross_package: "gcc-aarch64-linux-gnu",
+    kernel_fragments: &["common", "pci", "hotplug", "pmem", "acpi", "devicetree"],
     virtio_bus: "pci",
     gpt_root: 0xb921b045_1df0_41c3_af44_4c6f280d3fae,
     gpt_root_verity: 0xdf3300ce_d69f_4c92_978c_9bfb0f38d820,
@@ -216,6 +223,7 @@ const S390X: Row = Row {
     console: "hvc0",
     cross_compile: "s390x-linux-gnu-",
     cross_package: "gcc-s390x-linux-gnu",
+    kernel_fragments: &["common"],
     virtio_bus: "ccw",
     gpt_root: 0x5eead9a9_fe09_4a1e_a1d7_520d00531306,
     gpt_root_verity: 0xb325bfbe_c7be_4ab8_8357_139e652d2f6b,
@@ -240,6 +248,7 @@ const POWERPC64LE: Row = Row {
     console: "hvc0",
     cross_compile: "powerpc64le-linux-gnu-",
     cross_package: "gcc-powerpc64le-linux-gnu",
+    kernel_fragments: &["common", "pci"],
     virtio_bus: "pci",
     gpt_root: 0xc31c45e6_3f39_412e_80fb_4809c4980599,
     gpt_root_verity: 0x906bd944_4589_4aae_a4e4_dd983917446a,
@@ -264,6 +273,7 @@ const RISCV64: Row = Row {
     console: "hvc0",
     cross_compile: "riscv64-linux-gnu-",
     cross_package: "gcc-riscv64-linux-gnu",
+    kernel_fragments: &["common", "pci", "hotplug", "pmem", "devicetree"],
     virtio_bus: "pci",
     gpt_root: 0x72ec70a6_cf74_40e6_bd49_4bda08e8f224,
     gpt_root_verity: 0xb6ed5582_440b_4209_b8da_5ff7c419ea3d,

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use guest_arch::Arch;
 use guest_inputs::{Pin, file_sha256};
+use kernel_config::Variant;
 
 use super::Input;
 use crate::error::Error;
@@ -49,7 +50,7 @@ pub fn pinned(workspace: &Path) -> Result<Vec<Input>, Error> {
     inputs.push(program("rustc".to_owned(), Rustc::ask()?.identity()));
     for arch in Arch::ALL {
         // A machine without a cross compiler says nothing about that architecture's kernels.
-        if let Ok(tools) = kernel_config::tools(arch) {
+        if let Ok(tools) = kernel_config::tools(arch, Variant::Lean) {
             inputs.push(program(
                 format!("compiler of {arch} kernels"),
                 tools.lines().collect::<Vec<_>>().join(", "),

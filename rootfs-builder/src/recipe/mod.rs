@@ -14,6 +14,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use guest_inputs::sha256;
+use kernel_config::Variant;
 
 pub use entries::{Base, Directory, Extension, FileEntry, What};
 pub use error::Error;
@@ -32,9 +33,6 @@ pub const DEFAULT: &str = "minimal";
 /// What the agent can be built with: the features of its Cargo.toml.
 const AGENT_FEATURES: [&str; 2] = ["policy", "tracing-spans"];
 
-/// The kernels there are.
-const VARIANTS: [&str; 3] = ["lean", "debug", "hardened"];
-
 /// What an image is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipe {
@@ -45,7 +43,7 @@ pub struct Recipe {
     /// What it is for, in a sentence.
     pub description: String,
     /// Which of our kernels.
-    pub variant: String,
+    pub variant: Variant,
     /// Where the agent goes.
     pub agent: Agent,
     /// The formats that are written when nobody asks for others.
@@ -194,7 +192,7 @@ fn resolve(chain: Vec<(Source, Form)>) -> Result<Recipe, Error> {
         name: chain[0].0.name.clone(),
         path: chain[0].0.path.clone(),
         description: String::new(),
-        variant: VARIANTS[0].to_owned(),
+        variant: Variant::Lean,
         agent: Agent::default(),
         formats: Vec::new(),
         cmdline: Vec::new(),
@@ -243,7 +241,7 @@ impl Recipe {
         form.description.iter().for_each(|text| self.description.clone_from(text));
         if let Some(variant) = &form.kernel {
             let place = source.place("kernel", variant.span());
-            self.variant = one_of(&VARIANTS, variant.get_ref(), "kernel", &place)?;
+            self.variant = variant.get_ref().parse().map_err(|e| place.wrong(format!("{e}")))?;
         }
         if let Some(agent) = &form.agent {
             if let Some(path) = &agent.path {

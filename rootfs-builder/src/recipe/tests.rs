@@ -61,7 +61,7 @@ fn single_values_replace_and_lists_go_on() {
     ]);
     let recipe = recipes.load("sub/two.toml").unwrap();
     assert_eq!(
-        (recipe.name.as_str(), recipe.description.as_str(), recipe.variant.as_str()),
+        (recipe.name.as_str(), recipe.description.as_str(), recipe.variant.name()),
         ("two", "two", "debug")
     );
     assert_eq!(recipe.formats.iter().map(|f| f.name()).collect::<Vec<_>>(), ["initrd-none", "initrd"]);
@@ -109,7 +109,7 @@ fn an_unknown_key_is_named_with_its_line() {
 #[test]
 fn a_bad_value_is_named_with_line_and_key() {
     for (text, expected) in [
-        ("kernel = 'fast'", "line 2, kernel: there is no kernel \"fast\"; known are lean debug hardened"),
+        ("kernel = 'fast'", "line 2, kernel: unknown kernel variant \"fast\"; known are lean debug hardened"),
         ("formats = ['initrd', 'qcow2']", "line 2, formats: there is no format \"qcow2\"; known are initrd"),
         ("formats = ['initrd', 'initrd']", "line 2, formats: initrd is there twice"),
         ("formats = []", "line 1, formats: no format is said to write"),

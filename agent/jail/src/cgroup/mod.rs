@@ -4,18 +4,21 @@
 //! resources to files and values ([`v2`], [`v1`]) and from device rules to a program ([`devices`]); this file performs
 //! it. [`tree`] knows where the directories are.
 //!
-//! Two crates were looked at and left. `cgroups-rs` models version 1 first, gives no way to say "no limit" where 0 is
-//! meant to stay unset, has no device program for version 2, and brings a D-Bus client with its own runtime along.
-//! A systemd driver of our own would be that client again: systemd makes a scope only by `StartTransientUnit` on its
-//! bus, which means the bus's authentication, marshalling and signals for something that never happens where the agent
-//! is PID 1, the guest this is made for. So `slice:prefix:name` becomes `slice/prefix/name` for every parent, which
-//! is what peers do under PID 1 too, and the agent says so in its log where systemd runs.
+//! Who makes the directory is decided by a [`Place`]: this code, or, where systemd is PID 1 and a spec asks for
+//! `slice:prefix:name`, systemd ([`systemd`]). Under PID 1 that form means the directories `slice/prefix/name`, as with
+//! peers.
+//!
+//! `cgroups-rs` was looked at and left: it models version 1 first, gives no way to say "no limit" where 0 is meant to
+//! stay unset, has no device program for version 2, and brings a D-Bus client with its own runtime along.
 
 mod devices;
+mod error;
 mod freezer;
 mod oom;
+mod place;
 mod settings;
 mod stats;
+pub mod systemd;
 mod tree;
 mod v1;
 mod v2;
@@ -34,11 +37,14 @@ use crate::oci::LinuxResources;
 
 pub use devices::DeviceRules;
 pub(crate) use devices::Instruction;
+pub use error::CgroupError;
 pub use oom::OomWatch;
+pub use place::Place;
 pub use stats::{Cpu, Hugetlb, Io, IoEntry, Memory, Pids, Stats, Usage};
 pub use tree::{AGENT, ROOT, agent_path, path_of, v1_hierarchies};
 
 use settings::Setting;
+use systemd::Scope;
 use tree::Tree;
 
 /// How long between two tries while waiting for the kernel.
@@ -49,71 +55,8 @@ const PAUSE: Duration = Duration::from_millis(2);
 pub struct Cgroup {
     path: PathBuf,
     tree: Tree,
-}
-
-/// What went wrong with which file.
-#[derive(Debug, thiserror::Error)]
-pub enum CgroupError {
-    /// A path that leads out of the tree, or is the tree's root, or the agent's own.
-    #[error("cgroup: path {0:?} is not below the cgroup tree")]
-    Path(PathBuf),
-    /// No cgroup tree is mounted.
-    #[error("cgroup: nothing is mounted at {ROOT}")]
-    NoTree,
-    /// A file could not be read or written.
-    #[error("cgroup: {action} {path:?}: {source}")]
-    File {
-        /// `read`, `write "50" to`, `create`, `remove`.
-        action: String,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A limit that cannot be.
-    #[error("cgroup: {what}: {value}")]
-    Limit {
-        /// Which.
-        what: &'static str,
-        /// Its value.
-        value: String,
-    },
-    /// The kernel cannot hold processes off devices.
-    #[error("cgroup: device rules of {path:?}: {step}: {source}")]
-    Devices {
-        /// The cgroup.
-        path: PathBuf,
-        /// `load the program`, `attach the program`.
-        step: &'static str,
-        /// Why.
-        source: Errno,
-    },
-    /// The kernel did not do in time what it was asked for.
-    #[error("cgroup: {path:?}: not {what} after {after:?}")]
-    Deadline {
-        /// The cgroup.
-        path: PathBuf,
-        /// `empty`, `frozen`, `removed`.
-        what: &'static str,
-        /// How long it was given.
-        after: Duration,
-    },
-}
-
-impl CgroupError {
-    /// Whether a file, and with it its controller or the cgroup, is not there.
-    pub fn is_missing(&self) -> bool {
-        matches!(self, CgroupError::File { source, .. } if source.kind() == io::ErrorKind::NotFound)
-    }
-
-    /// Whether the kernel was built without what device rules need.
-    pub fn is_without_device_rules(&self) -> bool {
-        const ABSENT: [Errno; 3] = [Errno::ENOSYS, Errno::EINVAL, Errno::EPERM];
-        match self {
-            CgroupError::Devices { source, .. } => ABSENT.contains(source),
-            error => error.is_missing(),
-        }
-    }
+    /// Whether systemd made it.
+    scope: Option<Scope>,
 }
 
 type Result<T> = std::result::Result<T, CgroupError>;
@@ -132,12 +75,57 @@ impl Cgroup {
     pub fn create(path: &Path) -> Result<Cgroup> {
         let tree = Tree::holding(path)?;
         tree.make(path)?;
-        Ok(Cgroup { path: path.to_owned(), tree })
+        Ok(Cgroup { path: path.to_owned(), tree, scope: None })
+    }
+
+    /// Has systemd make a scope with these limits, around a process that it takes into it. The scope is gone as soon as
+    /// nobody is in it: the process must stay until another one is.
+    pub fn create_scope(
+        scope: &Scope,
+        description: &str,
+        pid: i32,
+        resources: Option<&LinuxResources>,
+    ) -> Result<Cgroup> {
+        let path = scope.path();
+        let nobody = Cgroup { tree: Tree::holding(&path)?, path: path.clone(), scope: None };
+        let settings = resources.map_or(Ok(Vec::new()), |resources| nobody.settings(resources))?;
+        scope.start(description, pid, &settings, &|_| None).map_err(CgroupError::Systemd)?;
+        let made = nobody.complete(pid, &settings).and_then(|tree| {
+            let cgroup = Cgroup { path, tree, scope: Some(scope.clone()) };
+            cgroup.set_unknown(&settings)?;
+            Ok(cgroup)
+        });
+        made.inspect_err(|_| {
+            // The error to tell is the first one.
+            let _ = scope.stop();
+        })
+    }
+
+    /// Writes the files of which systemd knows nothing.
+    fn set_unknown(&self, settings: &[Setting]) -> Result<()> {
+        let now = |file: &str| self.now(file);
+        let mut unknown = settings.iter().filter(|setting| !systemd::knows(setting, &now));
+        unknown.try_for_each(|setting| self.set(setting))
+    }
+
+    /// What systemd leaves to others in a scope that it has made: controllers and hierarchies that it does not know.
+    fn complete(&self, pid: i32, settings: &[Setting]) -> Result<Tree> {
+        const UNKNOWN: [&str; 3] = ["hugetlb.", "misc.", "rdma."];
+        let unknown = |setting: &Setting| UNKNOWN.iter().any(|prefix| setting.file.starts_with(prefix));
+        if !self.is_v2() || settings.iter().any(unknown) {
+            self.tree.make(&self.path)?;
+        }
+        // Looked at anew: systemd's own hierarchies are part of a version 1 tree for what is in them.
+        let whole = Cgroup { tree: Tree::holding(&self.path)?, path: self.path.clone(), scope: None };
+        if !whole.is_v2() {
+            whole.enter(pid)?;
+        }
+        Ok(whole.tree)
     }
 
     /// A cgroup that is there already.
     pub fn open(path: &Path) -> Result<Cgroup> {
-        let cgroup = Cgroup { path: path.to_owned(), tree: Tree::holding(path)? };
+        let cgroup = Cgroup { path: path.to_owned(), tree: Tree::holding(path)?, scope: None };
         match cgroup.directories().iter().find(|directory| !directory.is_dir()) {
             None => Ok(cgroup),
             Some(missing) => Err(CgroupError::File {
@@ -158,35 +146,58 @@ impl Cgroup {
         matches!(self.tree, Tree::V2(_))
     }
 
-    /// Sets the limits that are present, device rules excepted. -1 is no limit, also where there was one.
+    /// Sets the limits that are present, device rules excepted. -1 is no limit, also where there was one. A scope has
+    /// them from the start.
     pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
         self.settings(resources)?.iter().try_for_each(|setting| self.set(setting))
     }
 
     /// The same, in a cgroup that is in use: if one cannot be set, those before it are set back.
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
-        let mut undo: Vec<(String, String)> = Vec::new();
-        for setting in self.settings(resources)? {
+        let settings = self.settings(resources)?;
+        let before = self.change(&settings)?;
+        let Some(scope) = &self.scope else { return Ok(()) };
+        // After the kernel: what takes a while, as to free memory, is not for PID 1 to wait for.
+        if let Err(error) = scope.set(&settings, &|file| self.now(file)) {
+            self.put_back(&before);
+            return Err(CgroupError::Systemd(error));
+        }
+        // It writes all that it holds for a unit at any change. What it was not told of is ours to write again.
+        self.set_unknown(&settings)
+    }
+
+    /// Writes all of these files or none, and returns what was in them.
+    fn change(&self, settings: &[Setting]) -> Result<Vec<(String, String)>> {
+        let mut before: Vec<(String, String)> = Vec::new();
+        for setting in settings {
             // Files with a line for each device are left out: what they say is not what they take.
-            let before = self.read(&setting.file).ok().filter(|text| text.trim_end().lines().count() == 1);
-            if let Err(error) = self.set(&setting) {
-                for (file, value) in undo.iter().rev() {
-                    // The error to tell is the first one.
-                    let _ = self.write(file, value);
-                }
+            let held = self.read(&setting.file).ok().filter(|text| text.trim_end().lines().count() == 1);
+            if let Err(error) = self.set(setting) {
+                self.put_back(&before);
                 return Err(error);
             }
-            undo.extend(before.map(|text| (setting.file, text.trim_end().to_owned())));
+            before.extend(held.map(|text| (setting.file.clone(), text.trim_end().to_owned())));
         }
-        Ok(())
+        Ok(before)
+    }
+
+    fn put_back(&self, before: &[(String, String)]) {
+        for (file, value) in before.iter().rev() {
+            // The error to tell is the first one.
+            let _ = self.write(file, value);
+        }
     }
 
     fn settings(&self, resources: &LinuxResources) -> Result<Vec<Setting>> {
-        let now = |file: &str| self.read(file).ok().map(|text| text.trim().to_owned());
+        let now = |file: &str| self.now(file);
         match self.tree {
             Tree::V2(_) => v2::settings(resources, &now),
             Tree::V1(_) => v1::settings(resources, &now),
         }
+    }
+
+    fn now(&self, file: &str) -> Option<String> {
+        self.read(file).ok().map(|text| text.trim().to_owned())
     }
 
     fn set(&self, setting: &Setting) -> Result<()> {
@@ -287,6 +298,12 @@ impl Cgroup {
     /// Removes it with every cgroup below it. Its processes must be dead or dying; the kernel gets until the deadline to
     /// see them off. One that is gone already is fine.
     pub fn remove(&self, deadline: Duration) -> Result<()> {
+        let stopped = self.scope.as_ref().map_or(Ok(()), Scope::stop);
+        self.remove_directories(deadline)?;
+        stopped.map_err(CgroupError::Systemd)
+    }
+
+    fn remove_directories(&self, deadline: Duration) -> Result<()> {
         let start = Instant::now();
         loop {
             let mut busy = None;

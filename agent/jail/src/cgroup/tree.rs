@@ -2,7 +2,8 @@
 //!
 //! A cgroup is named by one path below [`ROOT`]. With version 2 that is its directory. With version 1 it stands for one
 //! directory in the hierarchy of each controller: `/sys/fs/cgroup/pod/c1` is `/sys/fs/cgroup/memory/pod/c1` and so on.
-//! A path into a version 2 tree that is mounted beside version 1 (`/sys/fs/cgroup/unified/...`) is version 2.
+//! A path into a version 2 tree that is mounted beside version 1 (`/sys/fs/cgroup/unified/...`) is version 2. A cgroup
+//! that systemd made there or in its named hierarchy is a version 1 cgroup with one directory more.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,6 +22,9 @@ pub const AGENT: &str = "@husk-agent";
 
 /// The controllers that are handed down to every cgroup on the way, as far as the kernel has them.
 const CONTROLLERS: [&str; 8] = ["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc"];
+
+/// The hierarchies without a controller that systemd mounts beside those of version 1.
+const OF_SYSTEMD: [&str; 2] = ["systemd", "unified"];
 
 /// A mounted cgroup tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,8 +92,18 @@ impl Tree {
             let root = Path::new(ROOT).join(name);
             controllers.into_iter().map(move |controller| (controller, root.clone())).collect::<Vec<_>>()
         };
-        let controllers: BTreeMap<_, _> = hierarchies(&mounts).into_iter().flat_map(of_each).collect();
-        if controllers.is_empty() { Err(CgroupError::NoTree) } else { Ok(Tree::V1(controllers)) }
+        let mut controllers: BTreeMap<_, _> = hierarchies(&mounts).into_iter().flat_map(of_each).collect();
+        if controllers.is_empty() {
+            return Err(CgroupError::NoTree);
+        }
+        // systemd has hierarchies of its own to know processes by. What it has made there has its processes there too.
+        for name in OF_SYSTEMD {
+            let root = Path::new(ROOT).join(name);
+            if root.join(below).is_dir() {
+                controllers.insert(name.to_owned(), root);
+            }
+        }
+        Ok(Tree::V1(controllers))
     }
 
     /// The directories of a cgroup, each once.

@@ -11,6 +11,7 @@ mod filters;
 mod hooks;
 mod reach;
 mod sharing;
+mod systemd;
 mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,13 +29,13 @@ fn main() -> ExitCode {
     }
     let wanted = first.filter(|word| !word.starts_with('-'));
     let known = tests::ALL.iter().chain(sharing::ALL).chain(reach::ALL).chain(hooks::ALL).chain(filters::ALL);
-    let known = known.chain(cgroups::ALL).chain(cgroups_v1::ALL).chain(devices::ALL);
+    let known = known.chain(cgroups::ALL).chain(cgroups_v1::ALL).chain(devices::ALL).chain(systemd::ALL);
     let all = known.filter(|(name, _)| wanted.as_ref().is_none_or(|part| name.contains(part)));
     let before = Left::count();
     let mut failed = 0;
     for (name, test) in all {
         if let Some(missing) = missing(name) {
-            println!("test {name} ... not run: {} holds no {missing}", jail::cgroup::ROOT);
+            println!("test {name} ... not run: there is no {missing}");
             continue;
         }
         let passed = catch_unwind(AssertUnwindSafe(test)).is_ok();
@@ -56,6 +57,7 @@ fn missing(test: &str) -> Option<&'static str> {
         Some("cgroup") if !cgroups::available() => Some("cgroups of version 2 alone"),
         Some("cgroup1") if !cgroups_v1::available() => Some("cgroups of version 1"),
         Some("devices") if !devices::available() => Some("cgroups of version 2"),
+        Some("systemd") if !systemd::available() => Some("systemd"),
         _ => None,
     }
 }

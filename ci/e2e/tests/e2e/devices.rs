@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use agent_api::agent::Device;
 use agent_api::oci::{LinuxDevice, LinuxDeviceCgroup};
-use e2e::{Boot, Container, ContainerBuilder, Disk, Guest, code};
+use e2e::{Boot, Container, ContainerBuilder, Disk, Guest, code, storage};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use ttrpc::Code;
@@ -193,6 +193,50 @@ fn scsi_disks_are_found_on_any_host() {
         assert_eq!(reads(&container, "/dev/cold", "sda").await, digest(&content(1)));
         assert_eq!(reads(&container, "/dev/hot", "sdb").await, digest(&content(2)));
     });
+}
+
+/// Files are mapped where they are if the memory has page structures: virtio-pmem has from the start, an NVDIMM once its
+/// namespace is made for it.
+#[test]
+fn persistent_memory_is_a_disk_and_its_files_need_no_second_copy() {
+    let (files, raw) = (Disk::ext4_in_pages(128), Disk::with(&content(2)));
+    raw.file().set_len(128 << 20).unwrap();
+    let backend = |id: &str, disk: &Disk| {
+        format!("memory-backend-file,id={id},share=on,mem-path={},size=128M", disk.path().display())
+    };
+    let args = [
+        "-machine",
+        "nvdimm=on",
+        "-m",
+        "slots=2,maxmem=2G",
+        "-object",
+        &backend("m0", &raw),
+        "-device",
+        "nvdimm,memdev=m0",
+        "-object",
+        &backend("m1", &files),
+        "-device",
+        "virtio-pmem-pci,memdev=m1",
+    ];
+    Boot::new().qemu(&args).test(async |guest| {
+        assert_eq!(disks(guest).await, ["pmem0", "pmem1"]);
+        let container = guest.container("c1").args(&["sleep", "1000"]);
+        let container = with(container, "b", device("nvdimm", "", "/dev/pmem0", "/dev/p0"));
+        let container = with(container, "b", device("nvdimm", "", "/dev/pmem1", "/dev/p1")).start().await;
+        // Which of the two is found first is the kernel's to say.
+        let said = [reads(&container, "/dev/p0", "pmem0").await, reads(&container, "/dev/p1", "pmem1").await];
+        let raw = said.iter().position(|said| *said == digest(&content(2)));
+        let files = 1 - raw.unwrap_or_else(|| panic!("neither is the raw one: {said:?}"));
+        let at = "/run/kata-containers/sandbox/storage/pmem";
+        let volume = storage("nvdimm", &format!("/dev/pmem{files}"), "ext4", &["dax=always"], at);
+        let script = "mount | grep ' /vol '; echo written by the guest > /vol/file; cat /vol/file";
+        let container = guest.container("c2").sh(script).mount("/vol", "bind", at, &["rbind", "rw"]);
+        let said = container.request(|request| request.storages = vec![volume]).run().await.ok();
+        assert!(said.contains("dax=always") && said.ends_with("written by the guest"), "{said}");
+    });
+    let bytes = std::fs::read(files.path()).unwrap();
+    let written = b"written by the guest\n";
+    assert!(bytes.windows(written.len()).any(|window| window == written), "it is in the host's file");
 }
 
 #[test]

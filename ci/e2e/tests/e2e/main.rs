@@ -21,6 +21,7 @@
 //! | `oom` | kills for lack of memory, and who hears of them |
 //! | `stats` | figures |
 //! | `cgroup_v1` | a guest with a hierarchy of cgroups for each controller |
+//! | `systemd_cgroup` | a guest with systemd, which makes the cgroups |
 //! | `devices_rules` | which devices a container may use |
 //! | `process` | what a process is: user, groups, capabilities, rlimits, environment |
 //! | `mounts` | what a container sees: mounts, devices, covered paths, sysctls |
@@ -81,6 +82,7 @@ mod startup;
 mod stats;
 mod stdio;
 mod storage;
+mod systemd_cgroup;
 mod terminal;
 mod update;
 mod user_namespace;
