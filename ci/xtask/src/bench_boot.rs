@@ -74,8 +74,7 @@ fn boot(arch: Arch, kernel: &Path) -> Result<String> {
 }
 
 fn ramdisk(init: Vec<u8>) -> Result<Vec<u8>> {
-    let origin = Origin::from("bench --boot");
-    let mut tree = Tree::new();
+    let (mut tree, origin) = (Tree::new(), Origin::from("this benchmark"));
     tree.put("/init", Node::file(0o755, init, &origin))?;
     let console = Kind::CharDevice { major: 5, minor: 1 };
     tree.put("/dev/console", Node::new(console, Attributes::root(0o600), &origin))?;

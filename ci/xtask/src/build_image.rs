@@ -54,8 +54,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let packages = [deps::KERNEL, deps::AGENT, &deps::compilers(&options.choice.archs)];
-    deps::ensure(&packages, options.install_deps)?;
+    options.choice.ensure_deps(options.install_deps)?;
     let out = options.out.clone().unwrap_or_else(workspace::out);
     let stale = lock::of_pins(false)?;
     if !stale.is_empty() {
@@ -93,6 +92,13 @@ fn compare_with_expected(image: &Image, expect: bool) -> Result<()> {
 }
 
 impl Choice {
+    /// Makes sure of what it takes to build this.
+    pub(crate) fn ensure_deps(&self, install: bool) -> Result<()> {
+        let compilers = deps::compilers(&self.archs);
+        let types = if Recipe::load(&self.recipe)?.variant.has_types() { deps::TYPES } else { &[] };
+        deps::ensure(&[deps::KERNEL, deps::AGENT, &compilers, types], install)
+    }
+
     /// The default recipe for this machine.
     pub(crate) fn minimal() -> Choice {
         Choice {

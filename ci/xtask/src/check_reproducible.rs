@@ -28,7 +28,7 @@ use rootfs_builder::compare;
 
 use crate::build_image::{self, Choice};
 use crate::stage::Stages;
-use crate::{deps, workspace};
+use crate::workspace;
 
 /// Who builds the second time: nobody.
 const OTHER_USER: u32 = 65534;
@@ -55,10 +55,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    deps::ensure(
-        &[deps::KERNEL, deps::AGENT, &deps::compilers(&options.choice.archs)],
-        options.install_deps,
-    )?;
+    options.choice.ensure_deps(options.install_deps)?;
     let temporary =
         tempfile::Builder::new().prefix("husk-other-").tempdir().context("cannot make a directory")?;
     let place = options.keep.clone().unwrap_or_else(|| temporary.path().to_owned());

@@ -14,7 +14,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use guest_inputs::sha256;
-use kernel_config::{UnknownVariant, Variant};
+use kernel_config::Variant;
 
 pub use entries::{Base, Directory, Extension, FileEntry, What};
 pub use error::Error;
@@ -192,7 +192,7 @@ fn resolve(chain: Vec<(Source, Form)>) -> Result<Recipe, Error> {
         name: chain[0].0.name.clone(),
         path: chain[0].0.path.clone(),
         description: String::new(),
-        variant: Variant::default(),
+        variant: Variant::Lean,
         agent: Agent::default(),
         formats: Vec::new(),
         cmdline: Vec::new(),
@@ -241,8 +241,7 @@ impl Recipe {
         form.description.iter().for_each(|text| self.description.clone_from(text));
         if let Some(variant) = &form.kernel {
             let place = source.place("kernel", variant.span());
-            self.variant =
-                variant.get_ref().parse().map_err(|e: UnknownVariant| place.wrong(e.to_string()))?;
+            self.variant = variant.get_ref().parse().map_err(|e| place.wrong(format!("{e}")))?;
         }
         if let Some(agent) = &form.agent {
             if let Some(path) = &agent.path {
