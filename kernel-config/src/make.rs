@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// About how many objects a kernel of ours has: how long the progress bar is, nothing else.
-const OBJECTS: u64 = 1400;
+const OBJECTS: u64 = 2000;
 /// How much of the log an error shows.
 const TAIL_LINES: usize = 30;
 
