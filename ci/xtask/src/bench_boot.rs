@@ -2,7 +2,8 @@
 //!
 //! QEMU counts instructions, one a nanosecond, and idle time as none, so that the figures depend on nothing but the
 //! kernel and the machine it is given. The kernel times its own initialisers (`initcall_debug`); what lies between two
-//! messages and is none of theirs is shown as a gap.
+//! messages and is none of theirs is shown as a gap. Early initialisers are timed by a clock that ticks only every 4 ms:
+//! the time stamps of messages are finer.
 
 use std::{
     fs,
