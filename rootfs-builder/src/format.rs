@@ -50,7 +50,7 @@ impl Format {
         match self {
             Format::Initrd(Compression::Zstd) => (guest_manifest::INITRD, "initrd.cpio.zst"),
             Format::Initrd(Compression::Gzip) => ("initrd-gz", "initrd.cpio.gz"),
-            Format::Initrd(Compression::None) => ("initrd-none", "initrd.cpio"),
+            Format::Initrd(Compression::None) => (guest_manifest::INITRD_PLAIN, "initrd.cpio"),
             Format::Erofs => ("erofs", "rootfs.erofs"),
             Format::Squashfs => ("squashfs", "rootfs.squashfs"),
             Format::Ext4 => ("ext4", "rootfs.ext4"),

@@ -12,6 +12,7 @@ use guest_arch::Arch;
 use guest_inputs::{Cache, Progress};
 use rootfs_builder::agent::Profile;
 
+use crate::build_image::Choice;
 use crate::{build_image, deps, husk, stage::Stages, vsock_device, workspace};
 
 #[derive(Args)]
@@ -48,6 +49,9 @@ const USUAL: [Arch; 2] = [Arch::X86_64, Arch::Aarch64];
 
 /// The end-to-end tests that every architecture has to pass.
 const SUBSET: &str = "arches::";
+
+/// The end-to-end tests of a guest whose PID 1 is systemd.
+const SYSTEMD: &str = "systemd";
 
 /// What a part of the tests had to say.
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
@@ -148,12 +152,19 @@ fn end_to_end(
     let path = std::env::join_paths(
         std::iter::once(vsock).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
     )?;
-    let env = [
+    let mut env = vec![
         ("HUSK_ARTEFACTS", image.dir),
         ("HUSK_TEST_IMAGE", layout),
         ("HUSK_BIN", husk),
         ("PATH", path.into()),
     ];
+    // Those of the tests that boot it are all in one file.
+    if arch == Arch::host() && filter.is_none_or(|filter| filter.contains(SYSTEMD)) {
+        let systemd = workspace::root().join("ci/e2e/systemd.toml");
+        let choice = Choice { recipe: systemd.display().to_string(), ..Choice::minimal() };
+        let out = workspace::target().join("systemd");
+        env.push(("HUSK_SYSTEMD_ARTEFACTS", build_image::build(&choice, arch, profile, &out, stages)?.dir));
+    }
     stages.run("artefacts", || {
         let arguments = ["--package", "rootfs-builder", "--test", "artefacts"];
         let mut cargo = cargo_test(&arguments, options.filter.as_deref(), &env);

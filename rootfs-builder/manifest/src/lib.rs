@@ -20,6 +20,8 @@ pub const VERSION: u32 = 2;
 
 /// The name of the format that a VM boots without any disk.
 pub const INITRD: &str = "initrd";
+/// The name of the same, uncompressed: quick to make, and all the same to a VM.
+pub const INITRD_PLAIN: &str = "initrd-none";
 
 /// A set of artefacts that boots one kind of VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -218,9 +220,10 @@ impl Manifest {
         dir.join(&self.kernel.file)
     }
 
-    /// The image of a VM that has its root in a ramdisk.
+    /// The image of a VM that has its root in a ramdisk: the compressed one if there are both.
     pub fn initrd(&self, dir: &Path) -> Result<&Image, Error> {
-        self.image(INITRD).ok_or_else(|| Error::NoFormat { path: dir.join(FILE), format: INITRD })
+        let found = [INITRD, INITRD_PLAIN].into_iter().find_map(|format| self.image(format));
+        found.ok_or_else(|| Error::NoFormat { path: dir.join(FILE), format: INITRD })
     }
 }
 

@@ -64,7 +64,6 @@ fn in_scope<'g>(guest: &'g Guest, name: &str) -> (ContainerBuilder<'g>, String) 
 }
 
 #[test]
-#[ignore = "it boots a guest with systemd: see `Settings::systemd`"]
 fn a_container_is_a_scope_from_its_creation_to_its_removal() {
     boot().test(async |guest| {
         let look = Look(guest);
@@ -97,7 +96,6 @@ fn a_container_is_a_scope_from_its_creation_to_its_removal() {
 }
 
 #[test]
-#[ignore = "it boots a guest with systemd: see `Settings::systemd`"]
 fn limits_are_known_to_both_and_hold_over_a_reload() {
     boot().test(async |guest| {
         let look = Look(guest);
@@ -143,7 +141,6 @@ fn limits_are_known_to_both_and_hold_over_a_reload() {
 }
 
 #[test]
-#[ignore = "it boots a guest with systemd: see `Settings::systemd`"]
 fn a_container_that_ends_or_is_killed_can_be_asked_and_removed() {
     boot().test(async |guest| {
         let look = Look(guest);
@@ -164,7 +161,6 @@ fn a_container_that_ends_or_is_killed_can_be_asked_and_removed() {
 }
 
 #[test]
-#[ignore = "it boots a guest with systemd: see `Settings::systemd`"]
 fn kills_for_lack_of_memory_are_told_though_the_scope_goes_with_them() {
     boot().test(async |guest| {
         for turn in 0..10 {
@@ -180,7 +176,6 @@ fn kills_for_lack_of_memory_are_told_though_the_scope_goes_with_them() {
 }
 
 #[test]
-#[ignore = "it boots a guest with systemd: see `Settings::systemd`"]
 fn what_is_refused_leaves_nothing() {
     boot().test(async |guest| {
         let look = Look(guest);
@@ -216,7 +211,6 @@ fn what_is_refused_leaves_nothing() {
 }
 
 #[test]
-#[ignore = "it boots a guest with systemd: see `Settings::systemd`"]
 fn a_systemd_that_cannot_be_reached_is_told_in_time() {
     boot().test(async |guest| {
         let look = Look(guest);
