@@ -146,9 +146,11 @@ fn a_guest_that_panics() {
         copy_tree(&cli.settings().artefacts, &set);
         let manifest = fs::read_to_string(set.join("manifest.json")).unwrap();
         let mut manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
-        let file = manifest["initrd"]["file"].as_str().unwrap().to_string();
+        let images = manifest["images"].as_array_mut().unwrap();
+        let initrd = images.iter_mut().find(|image| image["format"] == "initrd").unwrap();
+        let file = initrd["artefact"]["file"].as_str().unwrap().to_string();
         fs::write(set.join(file), "garbage").unwrap();
-        manifest["initrd"]["size"] = 7.into();
+        initrd["artefact"]["size"] = 7.into();
         fs::write(set.join("manifest.json"), manifest.to_string()).unwrap();
         let done = cli.run(&[], &["true"]).env("HUSK_ARTEFACTS", &set).run().await;
         done.complains(OURS, &["boot", "guest panicked", "Kernel panic"]);
