@@ -9,7 +9,9 @@ use guest_arch::Arch;
 use guest_debian::Package;
 use guest_inputs::{Pin, file_sha256};
 use guest_manifest::Manifest;
-use guest_sbom::{Artefact, Build, Component, Digest, Document, Id, Input, Kind, Licence, Role, Sha256};
+use guest_sbom::{
+    Artefact, Build, Component, Digest, Document, Id, Input, Kind, Licence, Role, Sha256, debian_licence,
+};
 
 use crate::contents::{Contents, Entry};
 use crate::error::Error;
@@ -121,10 +123,10 @@ fn inputs(workspace: &Path, recipe: &Recipe, arch: Arch, rustc: &Rustc) -> Resul
     Ok(inputs)
 }
 
-/// A recipe's packages, and the licences that they come under.
+/// A recipe's packages, with the licences that their copyright files give.
 pub(crate) fn packages(
     packages: &[Package],
-    licences: &BTreeMap<String, String>,
+    copyrights: &BTreeMap<String, String>,
 ) -> Result<Vec<Component>, Error> {
     let id = |package: &Package| Id {
         kind: Kind::DebianPackage,
@@ -137,11 +139,10 @@ pub(crate) fn packages(
     for package in packages {
         let component = Component::new(Kind::DebianPackage, &package.name, &package.version);
         let component = component.fetched_as(&package.pin(), &package.architecture)?;
-        let licence = licences.get(&package.name).filter(|licence| *licence != "NOASSERTION");
         let depends_on: BTreeSet<Id> =
             package.depends.iter().filter_map(|name| ids.get(name.as_str()).cloned()).collect();
         components.push(Component {
-            licence: licence.and_then(|licence| Licence::declared(licence)),
+            licence: copyrights.get(&package.name).and_then(|text| debian_licence(text)),
             depends_on,
             ..component
         });

@@ -62,7 +62,7 @@ pub fn build_image(ingredients: Ingredients<'_>, out: &Path) -> Result<Image, Er
     let Ingredients { recipe, arch, agent, packages, .. } = &ingredients;
     let sources = ingredients.sources.clone();
     let (pins, packages) = match packages {
-        Some((packages, laid)) => (packages.clone(), documents::packages(packages, &laid.licences)?),
+        Some((packages, laid)) => (packages.clone(), documents::packages(packages, &laid.copyrights)?),
         None => Default::default(),
     };
     let (recipe, arch, agent) = (*recipe, *arch, agent.clone());

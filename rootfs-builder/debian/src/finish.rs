@@ -101,8 +101,7 @@ mod tests {
         }
         tree.put("var/run", Node::directory(0o755, &origin)).unwrap();
         let status = BTreeMap::from([("base-files".to_owned(), "Package: base-files\n".to_owned())]);
-        let (licences, copyrights) = (BTreeMap::new(), BTreeMap::new());
-        Laid { tree, licences, copyrights, set_id: Vec::new(), status }
+        Laid { tree, copyrights: BTreeMap::new(), set_id: Vec::new(), status }
     }
 
     #[test]

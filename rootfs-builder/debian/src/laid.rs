@@ -15,10 +15,7 @@ use crate::unpacked::{self, Unpacked};
 pub struct Laid {
     /// All files.
     pub tree: Tree,
-    /// Each package's licence as its copyright file has it, for a bill of materials: an SPDX expression or
-    /// "NOASSERTION".
-    pub licences: BTreeMap<String, String>,
-    /// Each package's whole copyright file, for who wants to read more out of it. Not every package has one.
+    /// Each package's copyright file, for a bill of materials. Not every package has one.
     pub copyrights: BTreeMap<String, String>,
     /// What runs with more rights than who starts it: path, mode and origin of set-id files, for somebody to
     /// look at.
@@ -58,15 +55,10 @@ pub fn lay(packages: &[Package], cache: &Cache, progress: &Progress) -> Result<L
         let wrong = |what| Error::Package { package: format!("{} {}", package.name, package.version), what };
         status.insert(package.name.clone(), crate::status::stanza(&unpacked.control).map_err(wrong)?);
     }
-    let mut copyrights = BTreeMap::new();
-    let mut licences = BTreeMap::new();
-    for Package { name, .. } in packages {
-        let text = copyright::text(&tree, name);
-        licences.insert(name.clone(), copyright::licence(text.as_deref().unwrap_or_default()));
-        copyrights.extend(text.map(|text| (name.clone(), text)));
-    }
+    let of_package = |Package { name, .. }: &Package| Some((name.clone(), copyright::text(&tree, name)?));
+    let copyrights = packages.iter().filter_map(of_package).collect();
     let set_id = set_id_files(&tree);
-    Ok(Laid { tree, licences, copyrights, set_id, status })
+    Ok(Laid { tree, copyrights, set_id, status })
 }
 
 /// `/bin -> usr/bin` and so on, as every Debian since bookworm wants it: for each directory below the root
