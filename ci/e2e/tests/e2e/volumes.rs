@@ -1,5 +1,7 @@
 //! Volumes that are there: how full they are, making them larger. And a container's last words.
 
+use std::time::{Duration, Instant};
+
 use agent_api::csi::volume_usage::Unit;
 use agent_api::paths::SHARE_ROOT;
 use e2e::{Boot, Disk, Guest, storage, test};
@@ -65,8 +67,16 @@ fn volumes_grow_with_their_disks() {
             assert!(code == Code::INTERNAL && message.contains("larger"), "{message}");
 
             resize_disk(guest, disk, (to + 64) << 20).await;
-            guest.resize_volume(&at, 0).await.unwrap();
-            assert!(total().await > after, "no size means all there is");
+            // All there is: which the guest hears of a moment after QEMU has answered.
+            let begun = Instant::now();
+            loop {
+                guest.resize_volume(&at, 0).await.unwrap();
+                if total().await > after {
+                    break;
+                }
+                assert!(begun.elapsed() < Duration::from_secs(10), "no size means all there is");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
             container.remove().await;
         }
         for (path, word) in [("/proc", "cannot grow"), ("", "volume_guest_path"), ("/no/such", "open")] {
