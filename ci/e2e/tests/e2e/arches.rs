@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use agent_api::agent::ListInterfacesRequest;
 use agent_api::oci::{LinuxSeccomp, LinuxSyscall};
-use e2e::{Boot, Disk, Layer, Settings, disk_address, storage, test};
+use e2e::{Boot, Disk, Settings, disk_address, storage, test};
 use husk::agent::Stream;
 use protobuf::MessageField;
 use sha2::{Digest, Sha256};
 use ttrpc::context;
 
+use super::layers::whole_and_flipped;
 use super::noise;
 
 const MIB: i64 = 1 << 20;
@@ -160,11 +161,7 @@ fn the_network_is_listed() {
 
 #[test]
 fn a_disk_is_found_and_checked_against_its_hashes() {
-    let content = noise(64 << 10).next_chunk(64 << 10).unwrap();
-    let whole = Layer::new(&[("file", &content), ("other", b"fine")]).with_hashes();
-    let mut flipped = whole.clone();
-    let at = flipped.bytes.windows(64).position(|window| window == &content[32 << 10..][..64]).unwrap();
-    flipped.bytes[at] ^= 1;
+    let (whole, flipped) = whole_and_flipped();
     let (good, bad) = (Disk::with(&whole.bytes), Disk::with(&flipped.bytes));
     Boot::new().disk(&good).disk(&bad).test(async |guest| {
         for (number, wanted) in [(0, "fineread"), (1, "fine")] {

@@ -68,14 +68,19 @@ fn layers_are_checked_and_the_lower_number_is_on_top() {
     });
 }
 
-#[test]
-fn what_does_not_fit_its_hash_is_not_read() {
-    let mut noise = crate::noise(64 << 10);
-    let content = noise.next_chunk(64 << 10).unwrap();
+/// A layer with its hashes, and the same with one byte of a file changed.
+pub(crate) fn whole_and_flipped() -> (Layer, Layer) {
+    let content = crate::noise(64 << 10).next_chunk(64 << 10).unwrap();
     let whole = Layer::new(&[("file", &content), ("other", b"fine")]).with_hashes();
     let mut flipped = whole.clone();
     let at = flipped.bytes.windows(64).position(|window| window == &content[32 << 10..][..64]).unwrap();
     flipped.bytes[at] ^= 1;
+    (whole, flipped)
+}
+
+#[test]
+fn what_does_not_fit_its_hash_is_not_read() {
+    let (whole, flipped) = whole_and_flipped();
     let (good, bad) = (Disk::with(&whole.bytes), Disk::with(&flipped.bytes));
     Boot::new().disk(&good).disk(&bad).test(async |guest| {
         let id = "layers-2";
