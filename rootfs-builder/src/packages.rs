@@ -29,8 +29,7 @@ pub fn resolve(
     }
     progress.task("packages").doing("resolving");
     let mirror = Mirror::open(cache, progress)?;
-    let [suites, packages, exclude] =
-        [&wanted.suites, &wanted.install, &wanted.exclude].map(|list| values(list));
+    let [suites, packages, exclude] = [wanted.suites_for(arch), &wanted.install, &wanted.exclude].map(values);
     let available = mirror.packages(&suites, arch)?;
     let resolution = guest_debian::resolve(&available, Request { packages: &packages, exclude: &exclude });
     Ok(resolution.map_err(|error| placed(recipe, error))?.packages)

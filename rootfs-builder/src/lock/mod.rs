@@ -137,7 +137,7 @@ impl Lock {
     /// The packages of a recipe, if they are those that it asks for now.
     #[must_use]
     pub fn packages(&self, recipe: &Recipe, arch: Arch) -> Option<&[Package]> {
-        let request = request_of(&recipe.packages);
+        let request = request_of(&recipe.packages, arch);
         let found = self.recipes.iter().find(|resolved| resolved.is_for(&recipe.name, arch))?;
         (found.request == request).then_some(&found.packages[..])
     }
@@ -148,7 +148,7 @@ impl Lock {
         self.recipes.push(Resolved {
             name: recipe.name.clone(),
             arch: arch.name().to_owned(),
-            request: request_of(&recipe.packages),
+            request: request_of(&recipe.packages, arch),
             packages,
         });
     }
@@ -176,12 +176,12 @@ impl Resolved {
     }
 }
 
-fn request_of(packages: &Packages) -> String {
+fn request_of(packages: &Packages, arch: Arch) -> String {
     let list = |said: &[crate::recipe::Said<String>]| {
         said.iter().map(|said| said.value.as_str()).collect::<Vec<_>>().join("\n")
     };
     Key::new("packages/v1")
-        .field("suites", list(&packages.suites))
+        .field("suites", list(packages.suites_for(arch)))
         .field("install", list(&packages.install))
         .field("exclude", list(&packages.exclude))
         .hex()

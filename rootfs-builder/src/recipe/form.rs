@@ -1,5 +1,7 @@
 //! A recipe's file as it is written: every key there is, none of them looked at yet.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -43,6 +45,8 @@ pub(super) struct AgentForm {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(super) struct PackagesForm {
     pub(super) suites: Option<Vec<Spanned<String>>>,
+    /// By architecture, instead of the above.
+    pub(super) suites_of: BTreeMap<Spanned<String>, Vec<Spanned<String>>>,
     pub(super) install: Vec<Spanned<String>>,
     pub(super) exclude: Vec<Spanned<String>>,
 }

@@ -11,8 +11,10 @@ mod place;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use guest_arch::Arch;
 use guest_inputs::sha256;
 use kernel_config::Variant;
 
@@ -79,10 +81,20 @@ pub struct Recipe {
 pub struct Packages {
     /// Where to look for them, the suite that decides between equal versions first.
     pub suites: Vec<Said<String>>,
+    /// Where to look instead, for architectures that not every suite has.
+    pub suites_of: BTreeMap<Arch, Vec<Said<String>>>,
     /// By name, `name=version` or `name/suite`.
     pub install: Vec<Said<String>>,
     /// What stays out, whoever depends on it.
     pub exclude: Vec<Said<String>>,
+}
+
+impl Packages {
+    /// Where to look for those of an architecture.
+    #[must_use]
+    pub fn suites_for(&self, arch: Arch) -> &[Said<String>] {
+        self.suites_of.get(&arch).unwrap_or(&self.suites)
+    }
 }
 
 /// A system that is made of packages: what their scripts would have asked for.
@@ -293,6 +305,12 @@ impl Recipe {
         if let Some(packages) = &form.packages {
             if let Some(suites) = &packages.suites {
                 self.packages.suites = source.all("packages.suites", suites);
+                self.packages.suites_of.clear(); // those of the other suites
+            }
+            for (name, suites) in &packages.suites_of {
+                let place = source.place("packages.suites-of", name.span());
+                let arch = name.get_ref().parse().map_err(|e| place.wrong(format!("{e}")))?;
+                self.packages.suites_of.insert(arch, source.all("packages.suites-of", suites));
             }
             self.packages.install.extend(source.all("packages.install", &packages.install));
             self.packages.exclude.extend(source.all("packages.exclude", &packages.exclude));

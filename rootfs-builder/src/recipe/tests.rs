@@ -75,6 +75,20 @@ fn single_values_replace_and_lists_go_on() {
 }
 
 #[test]
+fn an_architecture_can_have_suites_of_its_own() {
+    let recipes = Recipes::new(&[
+        (
+            "one.toml",
+            "extends = 'minimal'\n[packages]\nsuites = ['trixie']\nsuites-of = { s390x = ['sid'] }\n",
+        ),
+        ("two.toml", "extends = './one.toml'\n[packages]\nsuites = ['forky']\n"),
+    ]);
+    let suite = |recipe: &str, arch| recipes.load(recipe).unwrap().packages.suites_for(arch)[0].value.clone();
+    assert_eq!([Arch::X86_64, Arch::S390x].map(|arch| suite("one.toml", arch)), ["trixie", "sid"]);
+    assert_eq!(suite("two.toml", Arch::S390x), "forky", "who names suites anew means every architecture");
+}
+
+#[test]
 fn files_say_what_they_are() {
     let recipe = load(
         "extends = 'minimal'\n\
@@ -122,6 +136,7 @@ fn a_bad_value_is_named_with_line_and_key() {
             "[packages]\ninstall = ['bash']",
             "line 3, packages.install: there are packages, but packages.suites does not say of which suites",
         ),
+        ("[packages.suites-of]\nmips = ['sid']", "line 3, packages.suites-of: unknown architecture \"mips\""),
         ("cmdline = ['a b']", "line 2, cmdline: \"a b\" is not one word of a kernel command line"),
         (
             "cmdline-without = ['loud']",
