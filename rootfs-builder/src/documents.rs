@@ -104,6 +104,9 @@ fn libraries(toolchain: &Toolchain, rustc: &Rustc) -> Result<Vec<Component>, Err
     Ok(libraries)
 }
 
+/// How the name of an input begins that is a program of the machine.
+pub(crate) const PROGRAM: &str = "program ";
+
 fn inputs(workspace: &Path, recipe: &Recipe, arch: Arch, rustc: &Rustc) -> Result<Vec<Input>, Error> {
     let input =
         |name: String, digest: Sha256| Input { name, digest: Digest::File(digest), uri: None, origin: None };
@@ -118,7 +121,7 @@ fn inputs(workspace: &Path, recipe: &Recipe, arch: Arch, rustc: &Rustc) -> Resul
     // A program of the machine has no bytes that two machines share: what counts is what it calls itself.
     let tools = kernel_config::tools(arch, recipe.variant)?;
     for text in tools.lines().chain([rustc.identity().as_str()]) {
-        inputs.push(input(format!("program {text}"), Sha256::of(text.as_bytes())));
+        inputs.push(input(format!("{PROGRAM}{text}"), Sha256::of(text.as_bytes())));
     }
     Ok(inputs)
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use guest_manifest::Manifest;
 use serde::{Deserialize, Serialize};
 
-use crate::documents::Sources;
+use crate::documents::{PROGRAM, Sources};
 use crate::error::{Error, at};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/locks/expected.toml");
@@ -30,6 +30,15 @@ pub struct Build {
     pub artefacts: BTreeMap<String, String>,
     /// Digests by input.
     pub inputs: BTreeMap<String, String>,
+}
+
+/// How a build is not as expected.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Differences {
+    /// Each file that differs, and each input that moved.
+    pub lines: Vec<String>,
+    /// Whether all that moved are programs of this machine, such as its compiler, which no lock holds in place.
+    pub excused: bool,
 }
 
 impl Build {
@@ -86,9 +95,9 @@ impl Expected {
 
     /// What of a build is not as expected, and which inputs moved. Nothing if all is, or if nothing is known of it.
     #[must_use]
-    pub fn differences(&self, manifest: &Manifest, build: &Build) -> Vec<String> {
+    pub fn differences(&self, manifest: &Manifest, build: &Build) -> Differences {
         let known = self.0.get(&manifest.arch).and_then(|recipes| recipes.get(&manifest.recipe));
-        let Some(known) = known else { return Vec::new() };
+        let Some(known) = known else { return Differences::default() };
         let mut lines = Vec::new();
         for (file, digest) in &build.artefacts {
             if let Some(expected) = known.artefacts.get(file).filter(|expected| *expected != digest) {
@@ -96,22 +105,24 @@ impl Expected {
             }
         }
         if lines.is_empty() {
-            return lines;
+            return Differences::default();
         }
-        let before = lines.len();
+        let mut moved = Vec::new();
         for (input, digest) in &build.inputs {
             match known.inputs.get(input) {
                 Some(expected) if expected == digest => {}
-                Some(_) => lines.push(format!("moved: {input}")),
-                None => lines.push(format!("moved: {input} is new")),
+                Some(_) => moved.push((input, "")),
+                None => moved.push((input, " is new")),
             }
         }
         let gone = known.inputs.keys().filter(|input| !build.inputs.contains_key(*input));
-        lines.extend(gone.map(|input| format!("moved: {input} is gone")));
-        if lines.len() == before {
+        moved.extend(gone.map(|input| (input, " is gone")));
+        lines.extend(moved.iter().map(|(input, how)| format!("moved: {input}{how}")));
+        if moved.is_empty() {
             lines.push("no input moved: something of this machine got in".to_owned());
         }
-        lines
+        let is_program = |(input, _): &(&String, &str)| input.starts_with(PROGRAM);
+        Differences { lines, excused: !moved.is_empty() && moved.iter().all(is_program) }
     }
 }
 
@@ -133,26 +144,41 @@ mod tests {
         let manifest = made_with(dir.path(), &[Format::Erofs]).manifest;
         let mut expected = Expected::default();
         let usual = build(&manifest);
-        assert_eq!(expected.differences(&manifest, &usual), Vec::<String>::new(), "nothing is known");
+        assert_eq!(expected.differences(&manifest, &usual), Differences::default(), "nothing is known");
         expected.set(&manifest, usual.clone());
         let path = dir.path().join("expected.toml");
         expected.write(&path).unwrap();
         let expected = Expected::load(&path).unwrap();
-        assert_eq!(expected.differences(&manifest, &usual), Vec::<String>::new());
+        assert_eq!(expected.differences(&manifest, &usual), Differences::default());
 
         let mut odd = usual.clone();
         odd.artefacts.insert("vmlinux".to_owned(), "0".to_owned());
         let said = expected.differences(&manifest, &odd);
-        assert!(said[0].starts_with("vmlinux: sha256 0 instead of "), "{said:?}");
-        assert_eq!(said[1..], ["no input moved: something of this machine got in"]);
+        assert!(said.lines[0].starts_with("vmlinux: sha256 0 instead of "), "{said:?}");
+        assert_eq!(said.lines[1..], ["no input moved: something of this machine got in"]);
+        assert!(!said.excused);
 
         odd.inputs = BTreeMap::from([("source linux".to_owned(), "2".to_owned())]);
-        assert_eq!(expected.differences(&manifest, &odd)[1..], ["moved: source linux"]);
+        assert_eq!(expected.differences(&manifest, &odd).lines[1..], ["moved: source linux"]);
         odd.inputs = BTreeMap::from([("crate new 1".to_owned(), "2".to_owned())]);
         assert_eq!(
-            expected.differences(&manifest, &odd)[1..],
+            expected.differences(&manifest, &odd).lines[1..],
             ["moved: crate new 1 is new", "moved: source linux is gone"]
         );
+    }
+
+    #[test]
+    fn a_compiler_of_this_machine_excuses_a_difference_and_nothing_else_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = made_with(dir.path(), &[Format::Erofs]).manifest;
+        let mut expected = Expected::default();
+        expected.set(&manifest, build(&manifest));
+        let mut odd = build(&manifest);
+        odd.artefacts.insert("vmlinux".to_owned(), "0".to_owned());
+        odd.inputs.insert("program gcc 13".to_owned(), "2".to_owned());
+        assert!(expected.differences(&manifest, &odd).excused);
+        odd.inputs.insert("crate new 1".to_owned(), "2".to_owned());
+        assert!(!expected.differences(&manifest, &odd).excused);
     }
 
     #[test]

@@ -3,9 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use guest_arch::Arch;
 use guest_formats::disk::Scheme;
 use guest_formats::kata::Head;
 use initrd::Compression;
+
+use crate::error::Error;
 
 /// A format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +47,12 @@ impl Format {
         Format::Oci,
         Format::Uki,
     ];
+
+    /// All that an architecture has.
+    pub fn all_for(arch: Arch) -> Result<Vec<Format>, Error> {
+        let efi = crate::efi_stub::pins()?.iter().any(|(name, _)| name == arch.name());
+        Ok(Format::ALL.into_iter().filter(|format| efi || *format != Format::Uki).collect())
+    }
 
     /// Its name in a recipe, on the command line and in the manifest; and the name of its file.
     const fn row(self) -> (&'static str, &'static str) {
@@ -107,6 +116,12 @@ impl std::error::Error for UnknownFormat {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_machines_with_efi_have_its_format() {
+        let has_uki = |arch| Format::all_for(arch).unwrap().contains(&Format::Uki);
+        assert_eq!(Arch::ALL.map(has_uki), [true, true, false, false, false]);
+    }
 
     #[test]
     fn names_and_files_tell_formats_apart() {

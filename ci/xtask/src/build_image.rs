@@ -10,7 +10,7 @@ use guest_inputs::{Cache, Progress};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use rootfs_builder::agent::{self, Profile};
-use rootfs_builder::expected::Expected;
+use rootfs_builder::expected::{Differences, Expected};
 use rootfs_builder::{Format, Image, Ingredients, Recipe, Sources, Toolchain, packages, recipe};
 
 use crate::{deps, lock, stage::Stages, workspace};
@@ -73,22 +73,21 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
         println!("{}", image.dir.display());
         eprint!("{}", stages.table());
-        compare_with_expected(&image, options.expect)?;
+        let _said = compare_with_expected(&image, options.expect)?;
     }
     Ok(())
 }
 
-/// A developer's build may differ from the one that is written down: that is said, and is no error.
-fn compare_with_expected(image: &Image, expect: bool) -> Result<()> {
+/// A developer's build may differ from the one that is written down: that is said, and is an error for tests alone.
+pub(crate) fn compare_with_expected(image: &Image, expect: bool) -> Result<Differences> {
     let mut expected = Expected::load(&Expected::path())?;
-    for line in expected.differences(&image.manifest, &image.build) {
-        eprintln!("expected: {line}");
-    }
+    let differences = expected.differences(&image.manifest, &image.build);
+    differences.lines.iter().for_each(|line| eprintln!("expected: {line}"));
     if expect {
         expected.set(&image.manifest, image.build.clone());
         expected.write(&Expected::path())?;
     }
-    Ok(())
+    Ok(differences)
 }
 
 impl Choice {

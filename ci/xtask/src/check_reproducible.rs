@@ -5,8 +5,8 @@
 //! |---|---|
 //! | the checkout's path, and with it cargo's target directory | the files that git knows are copied |
 //! | `HOME`, the cache's directory, `TMPDIR`, the whole environment | `env -i` |
-//! | user, groups | `setpriv`, as root |
-//! | hostname | `unshare --uts`, as root |
+//! | user, groups; nothing gets privileges back | `setpriv`, as root |
+//! | hostname, no network, no tool for containers, images and packages | `unshare`, as root |
 //! | umask, time zone, locale, `SOURCE_DATE_EPOCH` | set to something odd |
 //! | processors at once | `--jobs 1` |
 //! | order of files in directories | what is copied is made in the reverse order |
@@ -15,31 +15,31 @@
 //! Downloads are shared, since their digests are pinned; so is the kernel without `--with-kernel` and the standard library
 //! without `--with-std`, which take minutes. What was shared is said.
 
+mod elsewhere;
+
+use std::fmt;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use guest_inputs::Cache;
+use guest_arch::Arch;
 use rootfs_builder::agent::Profile;
-use rootfs_builder::compare;
+use rootfs_builder::expected::Differences;
+use rootfs_builder::{Format, Recipe, compare};
 
 use crate::build_image::{self, Choice};
 use crate::stage::Stages;
-use crate::workspace;
-
-/// Who builds the second time: nobody.
-const OTHER_USER: u32 = 65534;
-
-/// What of the cache is as it was downloaded.
-const DOWNLOADS: [&str; 4] = ["downloads", "zig", "packages", "efi-stub"];
+use elsewhere::Elsewhere;
 
 #[derive(Args)]
 pub(crate) struct Options {
     #[command(flatten)]
     choice: Choice,
+    /// Every recipe of this repository, in every format that its architecture has
+    #[arg(long, conflicts_with_all = ["recipe", "format"])]
+    all: bool,
     /// Build the kernel a second time too
     #[arg(long)]
     with_kernel: bool,
@@ -49,45 +49,110 @@ pub(crate) struct Options {
     /// Keep both builds, in this directory
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+    /// Write the digests down as those that every other build is to have
+    #[arg(long)]
+    expect: bool,
     /// Install the Debian packages that are missing
     #[arg(long)]
     install_deps: bool,
 }
 
+/// What of the cache both builds have in common, besides downloads.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared {
+    pub(crate) kernel: bool,
+    pub(crate) std: bool,
+}
+
+/// What came of building one recipe twice.
+pub(crate) struct Verdict {
+    arch: Arch,
+    recipe: String,
+    files: usize,
+    differences: Vec<String>,
+    /// Against `expected.toml`.
+    unexpected: Differences,
+}
+
 pub(crate) fn run(options: &Options) -> Result<()> {
-    options.choice.ensure_deps(options.install_deps)?;
+    let choices = match options.all {
+        true => every(&options.choice)?,
+        false => vec![options.choice.clone()],
+    };
+    choices.iter().try_for_each(|choice| choice.ensure_deps(options.install_deps))?;
+    let shared = Shared { kernel: !options.with_kernel, std: !options.with_std };
+    let verdicts = check(&choices, shared, options.keep.as_deref(), options.expect)?;
+    if verdicts.iter().any(|verdict| !verdict.differences.is_empty()) {
+        bail!("the two builds are not the same");
+    }
+    Ok(())
+}
+
+/// One choice for each recipe that has a name, with every format that the architecture has.
+pub(crate) fn every(choice: &Choice) -> Result<Vec<Choice>> {
+    let mut all = Vec::new();
+    for arch in &choice.archs {
+        for recipe in Recipe::names() {
+            let formats = Format::all_for(*arch)?;
+            all.push(Choice { archs: vec![*arch], recipe, formats, ..choice.clone() });
+        }
+    }
+    Ok(all)
+}
+
+/// Builds each choice here and elsewhere; says what it finds, and returns it.
+pub(crate) fn check(
+    choices: &[Choice],
+    shared: Shared,
+    keep: Option<&Path>,
+    expect: bool,
+) -> Result<Vec<Verdict>> {
     let temporary =
         tempfile::Builder::new().prefix("husk-other-").tempdir().context("cannot make a directory")?;
-    let place = options.keep.clone().unwrap_or_else(|| temporary.path().to_owned());
-    let first = place.join("first");
-    let other = Other::prepare(&temporary.path().join("a b"), options)?;
-    let mut found = Vec::new();
-    for arch in &options.choice.archs {
-        let mut stages = Stages::default();
-        let image = build_image::build(&options.choice, *arch, Profile::Guest, &first, &mut stages)?;
-        let second = stages
-            .run("second build", || other.build(&options.choice, arch.name(), &image.manifest.recipe))?;
-        if let Some(keep) = &options.keep {
-            let kept = keep.join("second").join(arch.name());
-            share(&second, &kept, None)?;
+    let first = keep.unwrap_or(temporary.path()).join("first");
+    let elsewhere = Elsewhere::prepare(&temporary.path().join("a b"), shared)?;
+    println!("varied: {}", elsewhere.varied.join(", "));
+    println!("shared: {}", elsewhere.shared.join(", "));
+    let mut verdicts = Vec::new();
+    for choice in choices {
+        for arch in &choice.archs {
+            let mut stages = Stages::default();
+            let image = build_image::build(choice, *arch, Profile::Guest, &first, &mut stages)?;
+            let recipe = image.manifest.recipe.clone();
+            let second = stages.run("second build", || elsewhere.build(choice, arch.name(), &recipe))?;
+            if let Some(keep) = keep {
+                elsewhere::share(&second, &keep.join("second").join(arch.name()).join(&recipe), None)?;
+            }
+            let differences = compare(&image.dir, &second)?;
+            let unexpected = build_image::compare_with_expected(&image, expect && differences.is_empty())?;
+            let files = image.manifest.artefacts().len() + 2;
+            let verdict = Verdict { arch: *arch, recipe, files, differences, unexpected };
+            print!("{verdict}");
+            eprint!("{}", stages.table());
+            verdicts.push(verdict);
+            // Both are a gigabyte for some recipes, and the next may want the room.
+            if keep.is_none() {
+                remove(&image.dir)?;
+                remove(&second)?;
+            }
         }
-        let differences = compare(&image.dir, &second)?;
-        let recipe = &image.manifest.recipe;
-        println!(
-            "{arch} {recipe}: {} files, {} differ",
-            image.manifest.artefacts().len() + 2,
-            differences.len()
-        );
-        found.extend(differences.into_iter().map(|line| format!("{arch} {recipe}: {line}")));
-        eprint!("{}", stages.table());
     }
-    println!("varied: {}", other.varied.join(", "));
-    println!("shared: {}", other.shared.join(", "));
-    if found.is_empty() {
-        return Ok(());
+    Ok(verdicts)
+}
+
+impl Verdict {
+    /// Whether both builds are the same, and what they are expected to be.
+    pub(crate) fn is_good(&self) -> bool {
+        self.differences.is_empty() && (self.unexpected.lines.is_empty() || self.unexpected.excused)
     }
-    found.iter().for_each(|line| println!("{line}"));
-    bail!("the two builds are not the same")
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Verdict { arch, recipe, files, differences, .. } = self;
+        writeln!(f, "{arch} {recipe}: {files} files, {} differ", differences.len())?;
+        differences.iter().try_for_each(|line| writeln!(f, "    {line}"))
+    }
 }
 
 /// Compares two sets; where there is a difference, diffoscope has its say too, if it is installed.
@@ -101,155 +166,6 @@ pub(crate) fn compare(one: &Path, other: &Path) -> Result<Vec<String>> {
     Ok(differences)
 }
 
-/// Another place with another user's things.
-struct Other {
-    root: PathBuf,
-    /// As root: somebody else.
-    user: Option<u32>,
-    varied: Vec<&'static str>,
-    shared: Vec<&'static str>,
-}
-
-impl Other {
-    fn prepare(root: &Path, options: &Options) -> Result<Other> {
-        let user = nix::unistd::Uid::effective().is_root().then_some(OTHER_USER);
-        let mut shared = DOWNLOADS.to_vec();
-        shared.extend((!options.with_kernel).then_some("kernel"));
-        shared.extend((!options.with_std).then_some("std"));
-        let mut varied =
-            vec!["path", "HOME", "cache", "TMPDIR", "environment", "umask", "time", "TZ", "locale"];
-        varied.extend(["order of files", "jobs"]);
-        varied.extend(user.map(|_| ["user", "groups", "hostname"]).into_iter().flatten());
-        for directory in ["home/.cache/husk", "cargo", "tmp", "out"] {
-            fs::create_dir_all(root.join(directory)).with_context(|| format!("cannot make {directory}"))?;
-        }
-        // A temporary directory is its maker's alone.
-        fs::set_permissions(root.parent().unwrap_or(root), fs::Permissions::from_mode(0o755))?;
-        for entry in ["", "home", "home/.cache", "home/.cache/husk", "cargo", "tmp", "out"] {
-            if let Some(user) = user {
-                chown(root.join(entry), Some(user), Some(user))?;
-            }
-        }
-        let other = Other { root: root.to_owned(), user, varied, shared };
-        other.copy_checkout()?;
-        let cache = Cache::open()?;
-        for kind in &other.shared {
-            let from = cache.root().join(kind);
-            if from.is_dir() {
-                share(&from, &root.join("home/.cache/husk").join(kind), user)?;
-            }
-        }
-        let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
-        share(Path::new(sysroot.trim()), &root.join("rust"), user)?;
-        let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-        let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
-        let home = home.context("neither CARGO_HOME nor HOME is set")?;
-        for part in ["registry", "config.toml"] {
-            if home.join(part).exists() {
-                share(&home.join(part), &root.join("cargo").join(part), user)?;
-            }
-        }
-        Ok(other)
-    }
-
-    /// The files that git knows or would add, in the reverse of their order.
-    fn copy_checkout(&self) -> Result<()> {
-        let mut git = Command::new("git");
-        git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
-            .current_dir(workspace::root());
-        let listed = output(&mut git)?;
-        let mut names: Vec<_> = listed.split('\0').filter(|name| !name.is_empty()).collect();
-        names.sort_unstable();
-        for name in names.into_iter().rev() {
-            let (from, to) = (workspace::root().join(name), self.root.join("checkout").join(name));
-            if !from.exists() {
-                continue; // deleted, and not committed yet
-            }
-            let parent = to.parent().expect("a file in the checkout");
-            fs::create_dir_all(parent)?;
-            fs::copy(&from, &to).with_context(|| format!("cannot copy {name}"))?;
-        }
-        self.user.map_or(Ok(()), |user| give_away(&self.root.join("checkout"), user))
-    }
-
-    fn build(&self, choice: &Choice, arch: &str, recipe: &str) -> Result<PathBuf> {
-        let in_other = |name: &str| self.root.join(name);
-        let mut words =
-            vec!["cd \"$1\"; shift; umask 0077; ulimit -c 0; exec \"$@\"".to_owned(), "sh".to_owned()];
-        words.push(in_other("checkout").display().to_string());
-        let mut command;
-        if let Some(user) = self.user {
-            command = Command::new("unshare");
-            command.args(["--uts", "sh", "-c", "hostname elsewhere; exec \"$@\"", "sh", "setpriv"]);
-            command.args([format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".to_owned()]);
-            command.args(["sh", "-c"]).args(words);
-        } else {
-            command = Command::new("sh");
-            command.arg("-c").args(words);
-        }
-        command.arg(in_other("rust/bin/cargo"));
-        command.args(["run", "--quiet", "--locked", "--offline", "--package", "xtask", "--", "build-image"]);
-        command.args(["--offline", "--jobs", "1", "--arch", arch, "--recipe", &choice.recipe]);
-        choice.formats.iter().for_each(|format| _ = command.args(["--format", format.name()]));
-        command.arg("--out").arg(in_other("out"));
-        command.env_clear().stdin(Stdio::null());
-        let path = format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", in_other("rust/bin").display());
-        command.env("PATH", path).env("HOME", in_other("home")).env("CARGO_HOME", in_other("cargo"));
-        command.env("TMPDIR", in_other("tmp")).env("TZ", "Asia/Kathmandu").env("LC_ALL", "C.UTF-8");
-        command.env("LANG", "tr_TR.UTF-8").env("USER", "other").env("LOGNAME", "other");
-        let status = command.status().context("cannot start the second build")?;
-        if !status.success() {
-            bail!("the second build failed ({status})");
-        }
-        Ok(in_other("out").join(arch).join(recipe))
-    }
-}
-
-/// The same files under another name, in directories of their own: links where that is possible.
-fn share(from: &Path, to: &Path, user: Option<u32>) -> Result<()> {
-    let metadata =
-        fs::symlink_metadata(from).with_context(|| format!("cannot examine {}", from.display()))?;
-    if metadata.is_symlink() {
-        std::os::unix::fs::symlink(fs::read_link(from)?, to)?;
-    } else if metadata.is_dir() {
-        fs::create_dir_all(to)?;
-        if let Some(user) = user {
-            chown(to, Some(user), Some(user))?;
-        }
-        for entry in fs::read_dir(from).with_context(|| format!("cannot list {}", from.display()))? {
-            let name = entry?.file_name();
-            let text = name.to_string_lossy();
-            // What somebody is at work on, and the locks of that.
-            if !(text.starts_with('.') && (text.contains(".half-") || text.ends_with(".lock"))) {
-                share(&from.join(&name), &to.join(&name), user)?;
-            }
-        }
-    } else {
-        // Some crates come with files that are their owner's alone.
-        let readable = user.is_none() || metadata.permissions().mode() & 0o004 != 0;
-        if !readable || fs::hard_link(from, to).is_err() {
-            fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
-            chown(to, user, user)?;
-        }
-    }
-    Ok(())
-}
-
-fn give_away(path: &Path, user: u32) -> Result<()> {
-    std::os::unix::fs::lchown(path, Some(user), Some(user))?;
-    if path.is_dir() && !path.is_symlink() {
-        for entry in fs::read_dir(path)? {
-            give_away(&entry?.path(), user)?;
-        }
-    }
-    Ok(())
-}
-
-fn output(command: &mut Command) -> Result<String> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {program}"))?;
-    if !output.status.success() {
-        bail!("{program} failed: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+fn remove(set: &Path) -> Result<()> {
+    fs::remove_dir_all(set).with_context(|| format!("cannot remove {}", set.display()))
 }

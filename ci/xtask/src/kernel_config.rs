@@ -33,6 +33,15 @@ pub(crate) struct Options {
 
 pub(crate) fn run(command: &Command) -> Result<()> {
     let Command::Check(options) = command;
+    check(options)
+}
+
+/// Every configuration, as it is checked in.
+pub(crate) fn check_all() -> Result<()> {
+    check(&Options { arch: Vec::new(), variant: Vec::new(), update: false, install_deps: false })
+}
+
+fn check(options: &Options) -> Result<()> {
     let arches = or_all(&options.arch, &Arch::ALL);
     let variants = or_all(&options.variant, &Variant::ALL);
     let mut packages = vec![deps::KERNEL.to_vec()];

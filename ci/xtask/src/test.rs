@@ -6,14 +6,17 @@ use std::{
     process::{Command, ExitCode, ExitStatus, Stdio},
 };
 
+use ::kernel_config::Variant;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use guest_arch::Arch;
 use guest_inputs::{Cache, Progress};
 use rootfs_builder::agent::Profile;
+use rootfs_builder::{Recipe, recipe};
 
 use crate::build_image::Choice;
-use crate::{build_image, deps, husk, stage::Stages, vsock_device, workspace};
+use crate::check_reproducible::{self, Shared};
+use crate::{build_image, deps, husk, kernel_config, stage::Stages, vsock_device, workspace};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -41,7 +44,11 @@ enum Part {
     Fmt,
     Clippy,
     Unit,
+    /// The kernels' configurations, for all architectures
+    KernelConfig,
     E2e,
+    /// Every recipe in every format, built twice
+    Reproducible,
 }
 
 /// Where what every architecture has to pass is tested if nobody says otherwise, besides on the machine's own.
@@ -68,12 +75,15 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     // First of all: an hour is too late to hear of a missing package. What compiles the agent for this machine needs one too.
     let arches: Vec<Arch> = [Arch::host()].into_iter().chain(apart.iter().copied()).collect();
     let emulators = deps::vm(&arches);
-    let compilers = deps::compilers(&apart);
+    let compilers = deps::compilers(&Arch::ALL);
     let packages: &[&[&str]] = match options.only {
         None | Some(Part::E2e) => {
-            &[deps::KERNEL, deps::AGENT, deps::TESTS, deps::READERS, &emulators, &compilers]
+            &[deps::KERNEL, deps::TYPES, deps::AGENT, deps::TESTS, deps::READERS, &emulators, &compilers]
         }
         Some(Part::Clippy | Part::Unit) => &[deps::TESTS, deps::READERS],
+        Some(Part::KernelConfig | Part::Reproducible) => {
+            &[deps::KERNEL, deps::TYPES, deps::AGENT, &compilers]
+        }
         Some(Part::Fmt) => &[],
     };
     if !packages.is_empty() {
@@ -107,8 +117,16 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             count(cargo_test(&arguments, options.filter.as_deref(), &[]), &mut all)
         })?;
     }
+    let whole = options.filter.is_none() && !options.quick;
+    if wanted(Part::KernelConfig) && whole {
+        stages.run("kernel-config", kernel_config::check_all)?;
+    }
     if wanted(Part::E2e) {
         end_to_end(Arch::host(), options.filter.as_deref(), options, &mut stages, &mut all)?;
+    }
+    if wanted(Part::Reproducible) && whole {
+        let arches = if options.all_arches { Arch::ALL.to_vec() } else { vec![Arch::host()] };
+        stages.run("reproducible", || reproducible(arches, &mut all))?;
     }
     eprint!("\n{}", stages.table());
     for arch in apart {
@@ -181,6 +199,22 @@ fn end_to_end(
         })?;
     }
     stages.run("e2e", || count(cargo_test(&["--package", "e2e"], filter, &env), all))
+}
+
+/// Every recipe in every format, twice: one test each. On other architectures those whose kernel is the one that the tests
+/// boot: each variant is a kernel more to compile.
+fn reproducible(archs: Vec<Arch>, all: &mut Count) -> Result<()> {
+    let mut choices = check_reproducible::every(&Choice { archs, ..Choice::minimal() })?;
+    let is_usual = |recipe: &str| Ok::<_, recipe::Error>(Recipe::load(recipe)?.variant == Variant::Lean);
+    for choice in std::mem::take(&mut choices) {
+        if choice.archs == [Arch::host()] || is_usual(&choice.recipe)? {
+            choices.push(choice);
+        }
+    }
+    let verdicts = check_reproducible::check(&choices, Shared { kernel: true, std: true }, None, false)?;
+    let good = verdicts.iter().filter(|verdict| verdict.is_good()).count() as u64;
+    all.add(Count { passed: good, failed: verdicts.len() as u64 - good });
+    Ok(())
 }
 
 /// `cargo test`, ready for arguments of the test programs.
