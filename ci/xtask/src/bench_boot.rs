@@ -27,6 +27,10 @@ const SMALL: f64 = 1.0;
 /// Seconds after which a guest hangs. Emulated and counted, a boot takes one or two.
 const DEADLINE: &str = "120";
 
+/// For a program that needs no C library, which cross compilers come without.
+const FREESTANDING: [&str; 6] =
+    ["-O2", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-Wl,--no-relax"];
+
 /// What a kernel's log says of its boot.
 #[derive(Debug, Default, PartialEq)]
 struct Digest {
@@ -42,22 +46,24 @@ pub(crate) fn run(arches: &[Arch], install_deps: bool) -> Result<()> {
     deps::ensure(&[deps::KERNEL, &deps::vm(arches), &deps::compilers(arches)], install_deps)?;
     for &arch in arches {
         let kernel = ::kernel_config::build(&Cache::open()?, arch, Variant::Lean, &Progress::new())?;
-        let log = boot(arch, &kernel.image).with_context(|| format!("the boot of {arch}"))?;
+        let dir = tempfile::tempdir()?;
+        let source = dir.path().join("pid1.c");
+        fs::write(&source, include_str!("bench_boot/pid1.c"))?;
+        let init = compile(arch, &source, &FREESTANDING)?;
+        let log = boot(arch, &kernel.image, &init, "initcall_debug log_buf_len=1M");
+        let log = log.with_context(|| format!("the boot of {arch}"))?;
         println!("{}", Digest::of(&log).text(arch));
     }
     Ok(())
 }
 
-/// The kernel's log of one boot.
-fn boot(arch: Arch, kernel: &Path) -> Result<String> {
+/// What a guest with this PID 1 says on its console while it counts instructions.
+pub(crate) fn boot(arch: Arch, kernel: &Path, init: &[u8], words: &str) -> Result<String> {
     let dir = tempfile::tempdir()?;
     let ramdisk = dir.path().join("initrd");
-    fs::write(&ramdisk, self::ramdisk(compile(arch, dir.path())?)?)?;
+    fs::write(&ramdisk, self::ramdisk(init.to_vec())?)?;
     let row = arch.row();
-    let words = format!(
-        "quiet console={} panic=-1 initcall_debug log_buf_len=1M {}",
-        row.console, row.emulated_cmdline
-    );
+    let words = format!("quiet console={} panic=-1 {words} {}", row.console, row.emulated_cmdline);
     let mut qemu = Command::new("timeout");
     qemu.args([DEADLINE, row.qemu_binary, "-M", row.machine, "-cpu", row.emulated_cpu, "-m", "256M"]);
     qemu.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
@@ -82,21 +88,13 @@ fn ramdisk(init: Vec<u8>) -> Result<Vec<u8>> {
     Ok(initrd::to_vec(&tree, 0, Compression::Zstd)?)
 }
 
-fn compile(arch: Arch, dir: &Path) -> Result<Vec<u8>> {
-    let (source, program) = (dir.join("pid1.c"), dir.join("pid1"));
-    fs::write(&source, include_str!("bench_boot/pid1.c"))?;
+/// Compiles a program for a guest.
+pub(crate) fn compile(arch: Arch, source: &Path, flags: &[&str]) -> Result<Vec<u8>> {
+    let program = source.with_extension("");
     let prefix = if arch == Arch::host() { "" } else { arch.row().cross_compile };
     let mut gcc = Command::new(format!("{prefix}gcc"));
-    gcc.args([
-        "-O2",
-        "-static",
-        "-nostdlib",
-        "-ffreestanding",
-        "-fno-stack-protector",
-        "-Wl,--no-relax",
-        "-o",
-    ]);
-    let status = gcc.arg(&program).arg(&source).status().context("cannot run the C compiler")?;
+    let status =
+        gcc.args(flags).arg("-o").arg(&program).arg(source).status().context("cannot run the C compiler")?;
     if !status.success() {
         bail!("the C compiler failed ({status})");
     }

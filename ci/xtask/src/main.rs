@@ -2,6 +2,7 @@
 
 mod bench;
 mod bench_boot;
+mod bench_hardening;
 mod build_image;
 mod check_reproducible;
 mod demo;
@@ -74,6 +75,12 @@ enum Command {
         /// Where the time of a boot goes instead, by counting instructions
         #[arg(long, conflicts_with = "json")]
         boot: bool,
+        /// What the kernel's defences cost instead, by counting instructions
+        #[arg(long, conflicts_with_all = ["json", "boot"])]
+        hardening: bool,
+        /// With --hardening, another kernel to measure; may be given more than once
+        #[arg(long, value_name = "FILE", requires = "hardening")]
+        kernel: Vec<std::path::PathBuf>,
         /// With --boot, the architecture of the guest; may be given more than once
         #[arg(long, requires = "boot", default_values_t = [Arch::host()])]
         arch: Vec<Arch>,
@@ -113,6 +120,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Kernel { arch, variant, install_deps } => kernel::run(arch, variant, install_deps),
         Command::KernelConfig { command } => kernel_config::run(&command),
         Command::Bench { boot: true, arch, install_deps, .. } => bench_boot::run(&arch, install_deps),
+        Command::Bench { hardening: true, kernel, install_deps, .. } => {
+            bench_hardening::run(&kernel, install_deps)
+        }
         Command::Bench { json, install_deps, .. } => bench::run(json.as_deref(), install_deps),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
     };
