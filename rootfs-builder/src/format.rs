@@ -114,6 +114,12 @@ mod tests {
             assert_eq!(format.name().parse(), Ok(format));
             assert_eq!(Format::ALL.iter().filter(|other| other.file() == format.file()).count(), 1);
         }
+        // All that a kernel boots from has a place in a VM.
+        let boots = |format: &Format| guest_manifest::Attachment::of(format.name()).is_some();
+        assert_eq!(
+            Format::ALL.into_iter().filter(|format| !boots(format)).collect::<Vec<_>>(),
+            [Format::Oci]
+        );
         let error = "qcow2".parse::<Format>().unwrap_err().to_string();
         assert!(error.starts_with("there is no format \"qcow2\"; known are initrd"), "{error}");
     }
