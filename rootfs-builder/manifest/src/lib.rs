@@ -104,8 +104,11 @@ pub struct Verity {
     pub data_blocks: u64,
     /// Where in the file the data is, in bytes.
     pub data_offset: u64,
-    /// Where in the file the superblock is, in bytes; the tree begins one block later.
+    /// Where in the file the superblock is, in bytes; the tree begins one block later. Without a superblock it begins here.
     pub hash_offset: u64,
+    /// Whether there is a superblock. Without one there is no UUID in the image either.
+    #[serde(default = "usually", skip_serializing_if = "is_usual")]
+    pub superblock: bool,
     /// The word of the command line that makes the kernel set the device up by itself, before it mounts its root. It names
     /// the disk that the image is on: the first of the machine for a root, the ones behind it for extensions.
     pub dm_mod_create: String,
@@ -256,6 +259,18 @@ impl Image {
     }
 }
 
+impl Verity {
+    /// The same as the runtimes of Kata Containers have it in their configuration, as `kernel_verity_params`.
+    #[must_use]
+    pub fn kata_params(&self) -> String {
+        let Verity { root_hash, salt, data_blocks, block_size, .. } = self;
+        format!(
+            "root_hash={root_hash},salt={salt},data_blocks={data_blocks},data_block_size={block_size},\
+             hash_block_size={block_size}"
+        )
+    }
+}
+
 impl Artefact {
     /// Measures the file `file` in `dir`.
     pub fn measure(dir: &Path, file: &str) -> Result<Self, Error> {
@@ -286,6 +301,15 @@ impl Artefact {
         }
         Ok(())
     }
+}
+
+/// A tree has a superblock, of which a manifest says nothing.
+fn usually() -> bool {
+    true
+}
+
+fn is_usual(superblock: &bool) -> bool {
+    *superblock
 }
 
 #[derive(Deserialize)]
