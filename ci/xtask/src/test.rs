@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use guest_arch::Arch;
 use guest_inputs::{Cache, Progress};
-use rootfs_builder::agent::Profile;
+use rootfs_builder::{Format, agent::Profile};
 
 use crate::build_image::Choice;
 use crate::{build_image, deps, husk, stage::Stages, vsock_device, workspace};
@@ -52,6 +52,9 @@ const SUBSET: &str = "arches::";
 
 /// The end-to-end tests of a guest whose PID 1 is systemd.
 const SYSTEMD: &str = "systemd";
+
+/// The end-to-end tests of a root in every format.
+const ROOTS: &str = "roots::";
 
 /// What a part of the tests had to say.
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
@@ -165,6 +168,11 @@ fn end_to_end(
         let out = workspace::target().join("systemd");
         env.push(("HUSK_SYSTEMD_ARTEFACTS", build_image::build(&choice, arch, profile, &out, stages)?.dir));
     }
+    if arch == Arch::host() && filter.is_none_or(|filter| filter.contains(ROOTS)) {
+        let choice = Choice { formats: formats(arch), ..Choice::minimal() };
+        let out = workspace::target().join("formats");
+        env.push(("HUSK_FORMATS_ARTEFACTS", build_image::build(&choice, arch, profile, &out, stages)?.dir));
+    }
     stages.run("artefacts", || {
         let arguments = ["--package", "rootfs-builder", "--test", "artefacts"];
         let mut cargo = cargo_test(&arguments, options.filter.as_deref(), &env);
@@ -180,7 +188,27 @@ fn end_to_end(
             count(cargo, all)
         })?;
     }
-    stages.run("e2e", || count(cargo_test(&["--package", "e2e"], filter, &env), all))
+    stages.run("e2e", || count(cargo_test(&["--package", "e2e"], filter, &env), all))?;
+    if arch == Arch::host() && filter.is_none() {
+        // The same guest once more with systemd as PID 1, from a disk that is verified.
+        let choice =
+            Choice { recipe: "debian".to_owned(), formats: vec![Format::Erofs], ..Choice::minimal() };
+        let out = workspace::target().join("debian");
+        let debian = build_image::build(&choice, arch, profile, &out, stages)?.dir;
+        env.extend([
+            ("HUSK_ARTEFACTS", debian),
+            ("HUSK_TEST_BOOT", Format::Erofs.name().into()),
+            ("HUSK_TEST_MEMORY", "1024".into()),
+        ]);
+        stages.run("e2e, debian", || count(cargo_test(&["--package", "e2e"], Some(SUBSET), &env), all))?;
+    }
+    Ok(())
+}
+
+/// Every format that a guest of an architecture can have.
+fn formats(arch: Arch) -> Vec<Format> {
+    let has_efi = arch.row().efi.is_some();
+    Format::ALL.into_iter().filter(|format| has_efi || *format != Format::Uki).collect()
 }
 
 /// `cargo test`, ready for arguments of the test programs.
