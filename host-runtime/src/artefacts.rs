@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use guest_arch::{Arch, UnknownArch};
-use guest_manifest::{Image, Manifest};
+use guest_manifest::{Attachment, Manifest};
 
 /// A set of artefacts whose manifest was read.
 #[derive(Clone, Debug)]
@@ -13,9 +13,13 @@ pub struct Artefacts {
     pub manifest: Manifest,
     /// The guest's architecture. It need not be this machine's: QEMU emulates any.
     pub arch: Arch,
+    /// The image that is booted.
+    pub root: PathBuf,
+    /// Where the kernel finds it.
+    pub attachment: Attachment,
+    /// What the kernel must have on its command line.
+    pub cmdline: String,
     dir: PathBuf,
-    /// The root file system that is booted from.
-    root: Image,
 }
 
 /// Why artefacts cannot be used.
@@ -35,28 +39,20 @@ pub enum Error {
 }
 
 impl Artefacts {
-    /// Reads what is in `dir`, and checks that all of it is there.
-    pub fn load(dir: &Path) -> Result<Self, Error> {
+    /// Reads what is in `dir`, checks that all of it is there, and chooses what to boot: the image of that format, else a
+    /// ramdisk, else the first that boots.
+    pub fn load(dir: &Path, format: Option<&str>) -> Result<Self, Error> {
         let manifest = Manifest::load(dir)?;
         let arch = manifest.arch.parse();
         let arch = arch.map_err(|unknown| Error::Arch { dir: dir.to_path_buf(), unknown })?;
-        let root = manifest.initrd(dir)?.clone();
-        Ok(Self { manifest, arch, dir: dir.to_path_buf(), root })
+        let (root, attachment, cmdline) = manifest.bootable(dir, format)?;
+        let (root, cmdline) = (root.path(dir), cmdline.to_owned());
+        Ok(Self { manifest, arch, dir: dir.to_path_buf(), root, attachment, cmdline })
     }
 
     /// The kernel that QEMU boots.
     pub fn kernel(&self) -> PathBuf {
         self.manifest.kernel_path(&self.dir)
-    }
-
-    /// The initial ramdisk.
-    pub fn initrd(&self) -> PathBuf {
-        self.root.path(&self.dir)
-    }
-
-    /// What that kernel with that ramdisk must have on its command line.
-    pub fn cmdline(&self) -> &str {
-        self.root.cmdline.as_deref().unwrap_or_default()
     }
 }
 

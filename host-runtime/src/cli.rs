@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use husk::command::{self, Error, ExecOptions, RunOptions, Source};
@@ -80,6 +81,13 @@ struct RunArgs {
     /// How the root file system is shared: auto, virtiofs or 9p
     #[arg(long, default_value = "auto")]
     share: share::Kind,
+    /// The image that the VM boots: initrd, erofs, squashfs, ext4, disk, disk-mbr, kata, kata-dax, uki or another format of
+    /// the artefacts [default: initrd, else the first that boots]
+    #[arg(long, value_name = "FORMAT")]
+    boot: Option<String>,
+    /// How long the guest may take until its agent answers: one with an init system of its own takes longer than ours
+    #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    boot_timeout: u64,
     /// More words for the guest's kernel command line
     #[arg(long, value_name = "WORD")]
     kernel_arg: Vec<String>,
@@ -201,6 +209,8 @@ fn run_options(args: RunArgs, artefacts: PathBuf, data: PathBuf) -> RunOptions {
         transport: args.transport,
         share: args.share,
         artefacts,
+        boot: args.boot,
+        boot_timeout: Duration::from_secs(args.boot_timeout),
         data,
         cmdline: args.kernel_arg,
     }

@@ -98,7 +98,9 @@ impl Make {
 
     /// Tools that this kernel does not need are kept from it: their versions would get into its configuration.
     fn make(&self) -> Command {
-        let mut make = self.command("make");
+        // Who ends us by a signal means make too, which would go on for minutes in a directory that nobody owns any more.
+        let mut make = self.command("setpriv");
+        make.args(["--pdeathsig", "TERM", "make"]);
         make.arg("RUSTC=none");
         if !self.variant.has_types() {
             make.arg("PAHOLE=none");

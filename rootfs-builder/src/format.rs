@@ -8,8 +8,6 @@ use guest_formats::disk::Scheme;
 use guest_formats::kata::Head;
 use initrd::Compression;
 
-use crate::error::Error;
-
 /// A format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -49,9 +47,10 @@ impl Format {
     ];
 
     /// All that an architecture has.
-    pub fn all_for(arch: Arch) -> Result<Vec<Format>, Error> {
-        let efi = crate::efi_stub::pins()?.iter().any(|(name, _)| name == arch.name());
-        Ok(Format::ALL.into_iter().filter(|format| efi || *format != Format::Uki).collect())
+    #[must_use]
+    pub fn all_for(arch: Arch) -> Vec<Format> {
+        let has_efi = arch.row().efi.is_some();
+        Format::ALL.into_iter().filter(|format| has_efi || *format != Format::Uki).collect()
     }
 
     /// Its name in a recipe, on the command line and in the manifest; and the name of its file.
@@ -119,7 +118,7 @@ mod tests {
 
     #[test]
     fn only_machines_with_efi_have_its_format() {
-        let has_uki = |arch| Format::all_for(arch).unwrap().contains(&Format::Uki);
+        let has_uki = |arch| Format::all_for(arch).contains(&Format::Uki);
         assert_eq!(Arch::ALL.map(has_uki), [true, true, false, false, false]);
     }
 
@@ -129,6 +128,12 @@ mod tests {
             assert_eq!(format.name().parse(), Ok(format));
             assert_eq!(Format::ALL.iter().filter(|other| other.file() == format.file()).count(), 1);
         }
+        // All that a kernel boots from has a place in a VM.
+        let boots = |format: &Format| guest_manifest::Attachment::of(format.name()).is_some();
+        assert_eq!(
+            Format::ALL.into_iter().filter(|format| !boots(format)).collect::<Vec<_>>(),
+            [Format::Oci]
+        );
         let error = "qcow2".parse::<Format>().unwrap_err().to_string();
         assert!(error.starts_with("there is no format \"qcow2\"; known are initrd"), "{error}");
     }

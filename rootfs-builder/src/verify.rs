@@ -6,7 +6,8 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use guest_formats::verity::{self, BLOCK, RootHash, Superblock};
+use guest_formats::Uuid;
+use guest_formats::verity::{self, BLOCK, HashPlace, RootHash, Superblock};
 use guest_manifest::{Artefact, Manifest, Verity};
 
 use crate::contents::{self, Contents};
@@ -91,28 +92,36 @@ fn hash_tree(
         part.seek(SeekFrom::Start(offset)).map_err(at("read", &path))?;
         Ok(part.take(blocks.saturating_mul(BLOCK as u64)))
     };
-    let mut block = [0; BLOCK];
-    if part(said.hash_offset, 1)?.read_exact(&mut block).is_err() {
-        return Ok(vec![format!("{file}: verity: it ends before its hash tree")]);
-    }
     let wrong = |what: String| Ok(vec![format!("{file}: {what}")]);
-    let superblock = match Superblock::decode(&block) {
-        Ok(superblock) => superblock,
-        Err(error) => return wrong(error.to_string()),
+    let has_superblock = !matches!(mapping.hash, HashPlace::Bare(_));
+    if said.superblock != has_superblock {
+        return wrong("verity: the manifest is wrong about there being a superblock".to_owned());
+    }
+    let Some(described) = superblock_of(said) else {
+        return wrong("verity: what the manifest describes is no hash tree of ours".to_owned());
     };
-    let salt: String = superblock.salt.iter().map(|b| format!("{b:02x}")).collect();
-    let uuid = superblock.uuid.to_string();
-    if (&salt, &uuid, superblock.data_blocks, BLOCK as u32)
-        != (&said.salt, &said.uuid, said.data_blocks, said.block_size)
-    {
-        return wrong("verity: the superblock is not the one that the manifest describes".to_owned());
+    let mut tree_offset = said.hash_offset;
+    if has_superblock {
+        let mut block = [0; BLOCK];
+        if part(said.hash_offset, 1)?.read_exact(&mut block).is_err() {
+            return wrong("verity: it ends before its hash tree".to_owned());
+        }
+        match Superblock::decode(&block) {
+            Ok(superblock) if superblock == described => tree_offset += BLOCK as u64,
+            Ok(_) => {
+                return wrong("verity: the superblock is not the one that the manifest describes".to_owned());
+            }
+            Err(error) => return wrong(error.to_string()),
+        }
     }
     let Ok(root) = said.root_hash.parse::<RootHash>() else {
         return wrong(format!("verity: {:?} is no root hash", said.root_hash));
     };
-    let expected = verity::Verity { root, superblock };
+    let superblock = described.encode();
+    let expected = verity::Verity { root, superblock: described };
     let whole = part(said.data_offset, said.data_blocks)?
-        .chain(part(said.hash_offset, 1 + hash_blocks(said.data_blocks))?);
+        .chain(&superblock[..])
+        .chain(part(tree_offset, hash_blocks(said.data_blocks))?);
     let mut findings = Vec::new();
     if let Err(error) = verity::verify(whole, &expected) {
         findings.push(format!("{file}: {error}"));
@@ -121,6 +130,17 @@ fn hash_tree(
         findings.push(format!("{file}: verity: dm-mod.create is not the one for this tree"));
     }
     Ok(findings)
+}
+
+/// The superblock with which a manifest describes a tree, if it is one.
+fn superblock_of(said: &Verity) -> Option<Superblock> {
+    let bytes = |text: &str| -> Option<Vec<u8>> {
+        let pairs = text.as_bytes().chunks(2).map(std::str::from_utf8);
+        pairs.map(|pair| u8::from_str_radix(pair.ok()?, 16).ok()).collect()
+    };
+    let uuid = Uuid(bytes(&said.uuid.replace('-', ""))?.try_into().ok()?);
+    let salt = bytes(&said.salt).filter(|salt| salt.len() <= verity::MAX_SALT)?;
+    (said.block_size == BLOCK as u32).then_some(Superblock { uuid, salt, data_blocks: said.data_blocks })
 }
 
 /// How many blocks the levels of a tree have: each block holds the digests of 128 blocks of the level below.

@@ -123,8 +123,9 @@ pub(crate) fn cmdline(format: Format, common: &str, verity: Option<&Verity>) -> 
 pub(crate) fn mapping_of(format: Format) -> Option<Mapping<'static>> {
     let (disk, place) = match format {
         Format::Erofs | Format::Squashfs => (DISK, HashPlace::Appended),
-        Format::Disk(_) | Format::Kata(kata::Head::None) => ("/dev/vda1", HashPlace::Device("/dev/vda2")),
-        Format::Kata(kata::Head::Dax) => ("/dev/pmem0p1", HashPlace::Device("/dev/pmem0p2")),
+        Format::Disk(_) => ("/dev/vda1", HashPlace::Device("/dev/vda2")),
+        Format::Kata(kata::Head::None) => ("/dev/vda1", HashPlace::Bare("/dev/vda2")),
+        Format::Kata(kata::Head::Dax) => ("/dev/pmem0p1", HashPlace::Bare("/dev/pmem0p2")),
         Format::Initrd(_) | Format::Ext4 | Format::Oci | Format::Uki => return None,
     };
     Some(mapping("root", 0, disk, place))
@@ -191,6 +192,7 @@ impl Hashed {
             data_blocks: superblock.data_blocks,
             data_offset: self.data,
             hash_offset: self.hashes,
+            superblock: !matches!(mapping.hash, HashPlace::Bare(_)),
             dm_mod_create: mapping.kernel_argument(&self.tree.verity)?,
         })
     }
@@ -246,7 +248,7 @@ fn write_kata(root: &Root<'_>, head: kata::Head, out: &mut File, into: &Path) ->
     let mut file_system = scratch(into)?;
     ext4::write(root.tree, &ext4_options(), file_system.as_file_mut())?;
     let tree = verity::build(file_system.as_file_mut(), &verity::Options::default())?;
-    let hashes = Content::from(tree.device.clone());
+    let hashes = Content::from(tree.bare().to_vec());
     let written = kata::write(&content_of(&file_system)?, Some(&hashes), head, out)?;
     Ok(in_partitions(tree, &written))
 }

@@ -1,4 +1,5 @@
-//! Layers of a root file system, as an image builder makes them: erofs images, hashes behind them, partitions.
+//! Layers of a root file system, as an image builder makes them: erofs images, hashes behind them, partitions; and as they
+//! must not be.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -105,6 +106,41 @@ pub fn partitioned(partitions: &[&[u8]]) -> Vec<u8> {
         disk[at..at + content.len()].copy_from_slice(content);
     }
     disk
+}
+
+/// Exchanges the places of the first two partitions of a disk that has a GPT, in both of its tables, and makes their sums
+/// right again.
+pub fn exchange_partitions(disk: &mut [u8]) {
+    let number =
+        |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+    let copy = number(disk, SECTOR + 32) as usize;
+    for header in [SECTOR, copy * SECTOR] {
+        assert_eq!(disk[header..header + 8], *b"EFI PART", "a header is at byte {header}");
+        let entries = number(disk, header + 72) as usize * SECTOR;
+        // What they are and are called stays, first and last sector change.
+        let (one, other) = disk[entries..entries + 256].split_at_mut(128);
+        one[32..48].swap_with_slice(&mut other[32..48]);
+        let sum = crc32(&disk[entries..entries + 128 * 128]);
+        disk[header + 88..header + 92].copy_from_slice(&sum.to_le_bytes());
+        disk[header + 16..header + 20].fill(0);
+        let sum = crc32(&disk[header..header + 92]);
+        disk[header + 16..header + 20].copy_from_slice(&sum.to_le_bytes());
+    }
+}
+
+/// Puts the hash tree of an image's data, as veritysetup makes it, in the place of the one behind the data, and returns the
+/// root hash.
+pub fn rehashed(image: &mut [u8], verity: &guest_manifest::Verity) -> String {
+    let mut file = NamedTempFile::with_prefix("husk-layer-").expect("a temporary file");
+    file.write_all(image).expect("it can be written");
+    let (salt, uuid) = (format!("--salt={}", verity.salt), format!("--uuid={}", verity.uuid));
+    let (offset, blocks) =
+        (format!("--hash-offset={}", verity.hash_offset), format!("--data-blocks={}", verity.data_blocks));
+    let words = ["veritysetup", "format", &salt, &uuid, &offset, &blocks].map(std::ffi::OsStr::new);
+    let path = file.path().as_os_str();
+    let said = run(&[&words[..], &[path, path]].concat());
+    image.copy_from_slice(&std::fs::read(file.path()).expect("it is still there"));
+    said.lines().find_map(|line| line.strip_prefix("Root hash:")).expect("veritysetup tells it").trim().into()
 }
 
 fn crc32(bytes: &[u8]) -> u32 {

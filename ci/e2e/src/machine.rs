@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
-use crate::{Disk, Guest, Settings};
+use crate::{Disk, Guest, Set, Settings};
 
 /// How long a test may take, and a boot before it. A slow emulated machine under load needs a good part of it.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -42,7 +42,7 @@ pub fn test(body: impl AsyncFnOnce(&Guest)) {
 /// A VM of a test's own.
 #[derive(Clone, Debug)]
 pub struct Boot {
-    memory_mib: u64,
+    memory_mib: Option<u64>,
     cpus: u32,
     transport: transport::Kind,
     share: share::Kind,
@@ -52,12 +52,22 @@ pub struct Boot {
     sandbox: bool,
     limit: Duration,
     artefacts: Option<PathBuf>,
+    image: Option<String>,
+}
+
+/// How a VM ended.
+#[derive(Debug)]
+pub struct End {
+    /// What the host made of it.
+    pub reason: String,
+    /// What the guest's console said.
+    pub console: String,
 }
 
 impl Default for Boot {
     fn default() -> Boot {
         Boot {
-            memory_mib: 256,
+            memory_mib: None,
             cpus: 1,
             transport: transport::Kind::Serial,
             share: share::Kind::Auto,
@@ -67,6 +77,7 @@ impl Default for Boot {
             sandbox: true,
             limit: LIMIT,
             artefacts: None,
+            image: None,
         }
     }
 }
@@ -79,12 +90,23 @@ impl Boot {
 
     /// A VM whose PID 1 is systemd.
     pub fn systemd() -> Boot {
-        Boot { memory_mib: 1024, artefacts: Some(Settings::systemd()), ..Boot::default() }
+        Boot { memory_mib: Some(1024), artefacts: Some(Settings::systemd()), ..Boot::default() }
+    }
+
+    /// A VM that boots the image in this format, of a set that has all of them.
+    pub fn image(format: &str) -> Boot {
+        Boot { artefacts: Some(Settings::formats()), image: Some(format.into()), ..Boot::default() }
+    }
+
+    /// From another set of artefacts.
+    pub fn artefacts(mut self, set: &Set) -> Boot {
+        self.artefacts = Some(set.dir());
+        self
     }
 
     /// With this much memory.
     pub fn memory(mut self, mib: u64) -> Boot {
-        self.memory_mib = mib;
+        self.memory_mib = Some(mib);
         self
     }
 
@@ -141,6 +163,32 @@ impl Boot {
         self
     }
 
+    /// Boots it, has the guest do something if it comes up, and returns how the VM ended, which it has to.
+    pub fn ends(self, body: impl AsyncFnOnce(&Guest)) -> End {
+        let (limit, sandbox) = (self.limit, self.sandbox);
+        block_on(async {
+            let (dir, booted) = Machine::try_boot(self).await;
+            let end = async {
+                match booted {
+                    Err(error) => error.to_string(),
+                    Ok(machine) => {
+                        if sandbox {
+                            // Its end may come at any time.
+                            let _ = machine.create_sandbox(|_| ()).await;
+                        }
+                        let (gone, guest) = (machine.vm.fate(), Guest::new(Arc::new(machine)));
+                        body(&guest).await;
+                        guest.abandon_all();
+                        gone.gone().await.to_string()
+                    }
+                }
+            };
+            let reason = tokio::time::timeout(limit, end).await.expect("a guest that ends in time");
+            let console = std::fs::read(state(&dir).join("console.log")).unwrap_or_default();
+            End { reason, console: String::from_utf8_lossy(&console).into_owned() }
+        })
+    }
+
     /// Runs a test on a VM of its own.
     pub fn test(self, body: impl AsyncFnOnce(&Guest)) {
         let limit = self.limit;
@@ -165,7 +213,7 @@ const FIRST_SLOT: u8 = 0x10;
 pub(crate) struct Machine {
     // Dropped in this order: the VM lets go of the directory before it is removed.
     pub(crate) vm: Vm,
-    dir: TempDir,
+    dir: Arc<TempDir>,
     _slot: SemaphorePermit<'static>,
 }
 
@@ -185,34 +233,13 @@ impl Machine {
     }
 
     async fn boot(boot: Boot) -> Machine {
-        let settings = Settings::get();
-        let slot = slot().await;
-        let dir = TempDir::with_prefix("husk-e2e-").expect("a temporary directory");
-        let share = dir.path().join("share");
-        for name in [&share, &dir.path().join("state")] {
-            std::fs::create_dir(name).expect("a directory in a new directory");
-        }
-        unpack(&settings, &share.join(ROOTFS)).await;
-        let spec = VmSpec {
-            memory: Memory::from_mib(boot.memory_mib).expect("an amount that a guest can have"),
-            cpus: boot.cpus,
-            share: Some(share),
-            share_kind: boot.share,
-            transport: boot.transport,
-            extra_cmdline: boot.cmdline,
-            extra_qemu: boot.qemu,
-            // Another init system starts many programs before it starts the agent.
-            boot_timeout: if boot.artefacts.is_some() { 2 * LIMIT } else { LIMIT },
-            ..VmSpec::new(boot.artefacts.as_ref().unwrap_or(&settings.artefacts), state(&dir))
-        };
-        // Its tasks live on the common runtime: each test has a runtime of its own, which ends before the VM does.
-        let booted = runtime().spawn(Vm::boot(spec)).await.expect("booting does not panic");
-        let vm = booted.unwrap_or_else(|error| {
+        let sandbox = boot.sandbox;
+        let (dir, booted) = Machine::try_boot(boot).await;
+        let machine = booted.unwrap_or_else(|error| {
             print_logs(&state(&dir));
             panic!("{error}")
         });
-        let machine = Machine { vm, dir, _slot: slot };
-        if boot.sandbox {
+        if sandbox {
             let created = machine.create_sandbox(|_| ()).await;
             created.unwrap_or_else(|error| {
                 machine.print_logs();
@@ -220,6 +247,21 @@ impl Machine {
             });
         }
         machine
+    }
+
+    /// The VM's directory, and the VM or why it did not come up.
+    async fn try_boot(boot: Boot) -> (Arc<TempDir>, Result<Machine, husk::vm::Error>) {
+        let slot = slot().await;
+        let dir = Arc::new(TempDir::with_prefix("husk-e2e-").expect("a temporary directory"));
+        let share = dir.path().join("share");
+        for name in [&share, &state(&dir)] {
+            std::fs::create_dir(name).expect("a directory in a new directory");
+        }
+        unpack(&Settings::get(), &share.join(ROOTFS)).await;
+        // Its tasks live on the common runtime: each test has a runtime of its own, which ends before the VM does.
+        let booting = runtime().spawn(Vm::boot(spec(boot, share, state(&dir))));
+        let booted = booting.await.expect("booting does not panic");
+        (dir.clone(), booted.map(|vm| Machine { vm, dir, _slot: slot }))
     }
 
     pub(crate) async fn create_sandbox(
@@ -270,9 +312,9 @@ pub(crate) fn after_failure(work: impl Future<Output = ()> + Send + 'static) {
 }
 
 /// Runs a test on the thread it was started on, which is where its output is kept for the case that it fails.
-pub(crate) fn block_on(work: impl Future<Output = ()>) {
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime").block_on(work);
+    runtime.expect("a runtime").block_on(work)
 }
 
 async fn attend(machine: Arc<Machine>, limit: Duration, body: impl AsyncFnOnce(&Guest)) {
@@ -298,6 +340,26 @@ async fn is_up(fate: &Fate) -> bool {
         biased;
         _ = fate.gone() => false,
         () = std::future::ready(()) => true,
+    }
+}
+
+/// What a test asks for, and what the run is about where it asks for nothing.
+fn spec(boot: Boot, share: PathBuf, state: PathBuf) -> VmSpec {
+    let settings = Settings::get();
+    let image = boot.image.or_else(|| settings.boot.clone().filter(|_| boot.artefacts.is_none()));
+    let memory_mib = boot.memory_mib.unwrap_or(settings.memory_mib);
+    VmSpec {
+        memory: Memory::from_mib(memory_mib).expect("an amount that a guest can have"),
+        cpus: boot.cpus,
+        share: Some(share),
+        share_kind: boot.share,
+        transport: boot.transport,
+        extra_cmdline: boot.cmdline,
+        extra_qemu: boot.qemu,
+        // Another init system starts many programs before it starts the agent, and firmware takes its time.
+        boot_timeout: if boot.artefacts.is_some() || image.is_some() { 2 * LIMIT } else { LIMIT },
+        image,
+        ..VmSpec::new(boot.artefacts.as_ref().unwrap_or(&settings.artefacts), state)
     }
 }
 

@@ -10,6 +10,10 @@ use husk::artefacts::Artefacts;
 pub struct Settings {
     /// Directory of the guest artefacts, with `manifest.json`.
     pub artefacts: PathBuf,
+    /// The format of the image that guests boot, where it is not the usual one.
+    pub boot: Option<String>,
+    /// The memory of a guest that asks for no other amount, in MiB.
+    pub memory_mib: u64,
     /// OCI image layout of the test image.
     pub image: PathBuf,
     /// The `husk` binary.
@@ -19,12 +23,18 @@ pub struct Settings {
 impl Settings {
     /// The settings of this run. Panics, which fails the test, where one is missing.
     pub fn get() -> Settings {
-        Settings { artefacts: path("HUSK_ARTEFACTS"), image: path("HUSK_TEST_IMAGE"), husk: path("HUSK_BIN") }
+        Settings {
+            artefacts: path("HUSK_ARTEFACTS"),
+            boot: word("HUSK_TEST_BOOT"),
+            memory_mib: word("HUSK_TEST_MEMORY").map_or(256, |mib| mib.parse().expect("a number of MiB")),
+            image: path("HUSK_TEST_IMAGE"),
+            husk: path("HUSK_BIN"),
+        }
     }
 
     /// The architecture of the guests, which is that of the artefacts.
     pub fn arch(&self) -> Arch {
-        Artefacts::load(&self.artefacts).unwrap_or_else(|error| panic!("{error}")).arch
+        Artefacts::load(&self.artefacts, None).unwrap_or_else(|error| panic!("{error}")).arch
     }
 
     /// Directory of artefacts of another kind: the guest's PID 1 is systemd, the agent its service, and it boots into
@@ -32,6 +42,15 @@ impl Settings {
     pub fn systemd() -> PathBuf {
         path("HUSK_SYSTEMD_ARTEFACTS")
     }
+
+    /// Directory of artefacts with the root in every format there is.
+    pub fn formats() -> PathBuf {
+        path("HUSK_FORMATS_ARTEFACTS")
+    }
+}
+
+fn word(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 fn path(name: &str) -> PathBuf {

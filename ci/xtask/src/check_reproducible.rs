@@ -76,7 +76,7 @@ pub(crate) struct Verdict {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let choices = match options.all {
-        true => every(&options.choice)?,
+        true => every(&options.choice),
         false => vec![options.choice.clone()],
     };
     choices.iter().try_for_each(|choice| choice.ensure_deps(options.install_deps))?;
@@ -89,15 +89,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// One choice for each recipe that has a name, with every format that the architecture has.
-pub(crate) fn every(choice: &Choice) -> Result<Vec<Choice>> {
-    let mut all = Vec::new();
-    for arch in &choice.archs {
-        for recipe in Recipe::names() {
-            let formats = Format::all_for(*arch)?;
-            all.push(Choice { archs: vec![*arch], recipe, formats, ..choice.clone() });
-        }
-    }
-    Ok(all)
+pub(crate) fn every(choice: &Choice) -> Vec<Choice> {
+    let of_arch = |arch: &Arch| {
+        let (archs, formats) = (vec![*arch], Format::all_for(*arch));
+        let with =
+            |recipe| Choice { archs: archs.clone(), recipe, formats: formats.clone(), ..choice.clone() };
+        Recipe::names().into_iter().map(with).collect::<Vec<_>>()
+    };
+    choice.archs.iter().flat_map(of_arch).collect()
 }
 
 /// Builds each choice here and elsewhere; says what it finds, and returns it.

@@ -16,9 +16,17 @@ pub(crate) const TYPES: &[&str] = &["dwarves"];
 /// To build the agent: a Python that can install zig into a directory of ours.
 pub(crate) const AGENT: &[&str] = &["gcc", "libc6-dev", "python3", "python3-venv"];
 /// To run the tests: an opinion on the agent's binary that is not ours, what makes file systems on disks, what the agent
-/// links when it is built for the machine itself, and what the jail's own tests run in their containers.
-pub(crate) const TESTS: &[&str] =
-    &["busybox-static", "cryptsetup-bin", "e2fsprogs", "erofs-utils", "file", "libseccomp-dev", "xfsprogs"];
+/// links when it is built for the machine itself, what the jail's own tests run in their containers, and EFI firmware.
+pub(crate) const TESTS: &[&str] = &[
+    "busybox-static",
+    "cryptsetup-bin",
+    "e2fsprogs",
+    "erofs-utils",
+    "file",
+    "libseccomp-dev",
+    "ovmf",
+    "xfsprogs",
+];
 /// To read the images that we write with programs that are not ours.
 pub(crate) const READERS: &[&str] =
     &["attr", "binutils", "cpio", "fdisk", "gdisk", "squashfs-tools", "systemd-boot-efi", "tar"];

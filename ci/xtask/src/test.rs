@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use guest_arch::Arch;
 use guest_inputs::{Cache, Progress};
 use rootfs_builder::agent::Profile;
-use rootfs_builder::{Recipe, recipe};
+use rootfs_builder::{Format, Recipe, recipe};
 
 use crate::build_image::Choice;
 use crate::check_reproducible::{self, Shared};
@@ -59,6 +59,9 @@ const SUBSET: &str = "arches::";
 
 /// The end-to-end tests of a guest whose PID 1 is systemd.
 const SYSTEMD: &str = "systemd";
+
+/// The end-to-end tests of a root in every format.
+const ROOTS: &str = "roots::";
 
 /// What a part of the tests had to say.
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
@@ -183,6 +186,11 @@ fn end_to_end(
         let out = workspace::target().join("systemd");
         env.push(("HUSK_SYSTEMD_ARTEFACTS", build_image::build(&choice, arch, profile, &out, stages)?.dir));
     }
+    if arch == Arch::host() && filter.is_none_or(|filter| filter.contains(ROOTS)) {
+        let choice = Choice { formats: Format::all_for(arch), ..Choice::minimal() };
+        let out = workspace::target().join("formats");
+        env.push(("HUSK_FORMATS_ARTEFACTS", build_image::build(&choice, arch, profile, &out, stages)?.dir));
+    }
     stages.run("artefacts", || {
         let arguments = ["--package", "rootfs-builder", "--test", "artefacts"];
         let mut cargo = cargo_test(&arguments, options.filter.as_deref(), &env);
@@ -198,13 +206,27 @@ fn end_to_end(
             count(cargo, all)
         })?;
     }
-    stages.run("e2e", || count(cargo_test(&["--package", "e2e"], filter, &env), all))
+    stages.run("e2e", || count(cargo_test(&["--package", "e2e"], filter, &env), all))?;
+    if arch == Arch::host() && filter.is_none() {
+        // The same guest once more with systemd as PID 1, from a disk that is verified.
+        let choice =
+            Choice { recipe: "debian".to_owned(), formats: vec![Format::Erofs], ..Choice::minimal() };
+        let out = workspace::target().join("debian");
+        let debian = build_image::build(&choice, arch, profile, &out, stages)?.dir;
+        env.extend([
+            ("HUSK_ARTEFACTS", debian),
+            ("HUSK_TEST_BOOT", Format::Erofs.name().into()),
+            ("HUSK_TEST_MEMORY", "1024".into()),
+        ]);
+        stages.run("e2e, debian", || count(cargo_test(&["--package", "e2e"], Some(SUBSET), &env), all))?;
+    }
+    Ok(())
 }
 
 /// Every recipe in every format, twice: one test each. On other architectures those whose kernel is the one that the tests
 /// boot: each variant is a kernel more to compile.
 fn reproducible(archs: Vec<Arch>, all: &mut Count) -> Result<()> {
-    let mut choices = check_reproducible::every(&Choice { archs, ..Choice::minimal() })?;
+    let mut choices = check_reproducible::every(&Choice { archs, ..Choice::minimal() });
     let is_usual = |recipe: &str| Ok::<_, recipe::Error>(Recipe::load(recipe)?.variant == Variant::Lean);
     for choice in std::mem::take(&mut choices) {
         if choice.archs == [Arch::host()] || is_usual(&choice.recipe)? {

@@ -62,8 +62,12 @@ pub struct RunOptions {
     pub transport: transport::Kind,
     /// How the root file system reaches the guest.
     pub share: share::Kind,
-    /// The guest's kernel and initrd.
+    /// The guest's kernel and images.
     pub artefacts: PathBuf,
+    /// The format of the image to boot instead of the usual one.
+    pub boot: Option<String>,
+    /// How long that may take.
+    pub boot_timeout: Duration,
     /// Where unpacked images go, a directory per container.
     pub data: PathBuf,
     /// Words at the end of the kernel command line.
@@ -98,6 +102,8 @@ pub async fn run(store: &Store, options: RunOptions) -> Result<i32, Error> {
         share: Some(rootfs),
         share_kind: options.share,
         transport: options.transport,
+        image: options.boot.clone(),
+        boot_timeout: options.boot_timeout,
         extra_cmdline: options.cmdline.clone(),
         ..VmSpec::new(&options.artefacts, held.dir())
     };
@@ -197,7 +203,8 @@ async fn root_file_system(
     let target = rootfs.clone();
     let stop = Arc::new(AtomicBool::new(false));
     let seen = stop.clone();
-    let arch = Artefacts::load(&options.artefacts).map_err(vm::Error::from)?.arch;
+    let artefacts = Artefacts::load(&options.artefacts, options.boot.as_deref());
+    let arch = artefacts.map_err(vm::Error::from)?.arch;
     let mut unpacking = tokio::task::spawn_blocking(move || image::unpack(&reference, arch, &target, &seen));
     let unpacked = tokio::select! {
         unpacked = &mut unpacking => unpacked,

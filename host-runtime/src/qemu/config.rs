@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use agent_api::{paths, ports};
 
-use super::Accel;
+use super::{Accel, boot::Boot};
 use crate::size::Memory;
 use crate::sys::FIRST_PASSED_FD;
 
@@ -19,8 +19,6 @@ pub(crate) const PASSED: [&str; 3] = ["qmp", "console", "agent"];
 pub(crate) struct Config {
     /// Machine type with its options.
     pub(crate) machine: String,
-    /// Firmware instead of the machine's own.
-    pub(crate) firmware: Option<PathBuf>,
     /// What virtio devices plug into: `pci` or `ccw`.
     pub(crate) bus: &'static str,
     pub(crate) accel: Accel,
@@ -28,9 +26,7 @@ pub(crate) struct Config {
     pub(crate) emulated_cpu: &'static str,
     pub(crate) memory: Memory,
     pub(crate) cpus: u32,
-    pub(crate) kernel: PathBuf,
-    pub(crate) initrd: PathBuf,
-    pub(crate) cmdline: String,
+    pub(crate) boot: Boot,
     pub(crate) share: Option<Share>,
     /// Socket of vhost-device-vsock.
     pub(crate) vsock: Option<PathBuf>,
@@ -54,7 +50,7 @@ impl Config {
         let mut add = |key: &str, value: String| args.extend([key.to_string(), value]);
         let mib = self.memory.mib();
 
-        let machine = self.machine.clone();
+        let machine = self.machine.clone() + self.boot.machine();
         if self.memory_is_shared() {
             add("-object", format!("memory-backend-memfd,id=ram,size={mib}M,share=on"));
             add("-machine", format!("{machine},memory-backend=ram"));
@@ -71,14 +67,10 @@ impl Config {
         add("-accel", accel.into());
         add("-cpu", cpu.into());
         add("-smp", self.cpus.to_string());
-        add("-m", format!("{mib}M"));
-        if let Some(firmware) = &self.firmware {
-            add("-bios", text(firmware));
-        }
-        add("-kernel", text(&self.kernel));
-        add("-initrd", text(&self.initrd));
-        add("-append", self.cmdline.clone());
+        add("-m", format!("{mib}M{}", self.boot.memory(mib)));
+        args.extend(self.boot.argv(self.bus));
 
+        let mut add = |key: &str, value: String| args.extend([key.to_string(), value]);
         for (at, name) in PASSED.iter().enumerate() {
             add("-chardev", format!("socket,id={name},fd={}", FIRST_PASSED_FD + at as i32));
         }
@@ -126,37 +118,34 @@ impl Config {
     }
 }
 
-/// A firmware of that file name, if this host has it where QEMU's are.
-pub(crate) fn find_firmware(name: &str) -> Option<PathBuf> {
-    let places = ["/usr/share/qemu", "/usr/local/share/qemu"];
-    places.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file())
-}
-
-fn text(path: &Path) -> String {
+pub(crate) fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
 /// A path inside a comma-separated option.
-fn value(path: &Path) -> String {
+pub(crate) fn value(path: &Path) -> String {
     text(path).replace(',', ",,")
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::boot::Root;
     use super::*;
 
     fn config() -> Config {
         Config {
             machine: "q35".into(),
-            firmware: None,
             bus: "pci",
             accel: Accel::Tcg,
             emulated_cpu: "max",
             memory: Memory::from_mib(256).unwrap(),
             cpus: 2,
-            kernel: "/k".into(),
-            initrd: "/i".into(),
-            cmdline: "console=hvc0 quiet".into(),
+            boot: Boot::Kernel {
+                kernel: "/k".into(),
+                cmdline: "console=hvc0 quiet".into(),
+                root: Root::Ramdisk("/i".into()),
+                firmware: Some("/fw".into()),
+            },
             share: None,
             vsock: None,
             extra: Vec::new(),
@@ -188,6 +177,7 @@ mod tests {
         assert_eq!(values(&argv, "-accel"), ["tcg,thread=single"]);
         assert_eq!(values(&argv, "-m"), ["256M"]);
         assert_eq!(values(&argv, "-append"), ["console=hvc0 quiet"]);
+        assert_eq!((values(&argv, "-initrd"), values(&argv, "-bios")), (vec!["/i"], vec!["/fw"]));
         assert_eq!(
             values(&argv, "-chardev"),
             ["socket,id=qmp,fd=10", "socket,id=console,fd=11", "socket,id=agent,fd=12"]
@@ -214,14 +204,6 @@ mod tests {
         let as_user = Config { share: share(false), ..config() }.argv();
         assert!(values(&as_user, "-fsdev")[0].contains("security_model=none"));
         assert!(values(&as_user, "-object").is_empty());
-    }
-
-    #[test]
-    fn firmware_is_used_where_there_is_one() {
-        assert_eq!(find_firmware("no such firmware"), None);
-        let argv = Config { firmware: Some("/fw".into()), ..config() }.argv();
-        assert_eq!(values(&argv, "-bios"), ["/fw"]);
-        assert!(values(&config().argv(), "-bios").is_empty());
     }
 
     #[test]

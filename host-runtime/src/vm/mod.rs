@@ -3,6 +3,7 @@
 //! Order of a boot: shared directory, transport, QEMU, its greeting, the guest opening the agent's port (its way to
 //! say that it is ready; nothing is polled), one `Health.Check`, the log stream.
 
+pub mod boot;
 pub mod fate;
 
 use std::io;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agent_api::agent::Storage;
-use agent_api::{cmdline, ports};
+use agent_api::ports;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
@@ -33,8 +34,10 @@ pub const AGENT_SOCKET: &str = "agent.sock";
 /// What a VM shall be.
 #[derive(Clone, Debug)]
 pub struct VmSpec {
-    /// Directory with `manifest.json`, the kernel and the initrd.
+    /// Directory with `manifest.json`, the kernel and the images of its root.
     pub artefacts: PathBuf,
+    /// The format of the image to boot. By default it is a ramdisk, else the first that boots.
+    pub image: Option<String>,
     /// The guest's memory.
     pub memory: Memory,
     /// The guest's processors.
@@ -60,6 +63,7 @@ impl VmSpec {
     pub fn new(artefacts: impl Into<PathBuf>, state_dir: impl Into<PathBuf>) -> VmSpec {
         VmSpec {
             artefacts: artefacts.into(),
+            image: None,
             memory: Memory::from_mib(256).expect("256 MiB is an ordinary amount"),
             cpus: 1,
             share: None,
@@ -79,6 +83,9 @@ pub enum Error {
     /// The artefacts.
     #[error(transparent)]
     Artefacts(#[from] artefacts::Error),
+    /// The image that is booted.
+    #[error("boot: {0}")]
+    Boot(#[from] boot::Error),
     /// The shared directory.
     #[error("share: {0}")]
     Share(Chained<share::Error>),
@@ -142,7 +149,7 @@ impl Vm {
     pub async fn boot(spec: VmSpec) -> Result<Vm, Error> {
         let dir = &spec.state_dir;
         let sockets = Sockets(dir.clone());
-        let artefacts = Artefacts::load(&spec.artefacts)?;
+        let artefacts = Artefacts::load(&spec.artefacts, spec.image.as_deref())?;
         let row = artefacts.arch.row();
         let program = find_program(row.qemu_binary, &[]).ok_or(Error::NoQemu(row.qemu_binary))?;
         let share = match &spec.share {
@@ -163,15 +170,12 @@ impl Vm {
         let of_machine = if accel == Accel::Tcg && spec.cpus == 1 { row.emulated_cmdline } else { "" };
         let config = config::Config {
             machine: row.machine.into(),
-            firmware: row.firmware.and_then(config::find_firmware),
             bus: row.virtio_bus,
             accel,
             emulated_cpu: row.emulated_cpu,
             memory: spec.memory,
             cpus: spec.cpus,
-            kernel: artefacts.kernel(),
-            initrd: artefacts.initrd(),
-            cmdline: command_line(artefacts.cmdline(), of_machine, &spec.extra_cmdline),
+            boot: boot::boot(&artefacts, of_machine, &spec.extra_cmdline, dir)?,
             share: share.as_ref().map(Share::device),
             vsock: vsock.as_ref().map(|vsock| vsock.device.clone()),
             extra: spec.extra_qemu,
@@ -303,7 +307,7 @@ const AGENT_LOG: &str = "agent.log";
 /// How long an orderly power-off may take.
 const POWER_OFF: Duration = Duration::from_secs(10);
 
-/// Removes the sockets of a VM's directory when dropped.
+/// Removes what a VM's directory has for its devices when dropped.
 #[derive(Debug)]
 struct Sockets(PathBuf);
 
@@ -312,6 +316,7 @@ impl Drop for Sockets {
         for name in [AGENT_SOCKET, "share.sock", "vsock.sock"] {
             let _ = std::fs::remove_file(self.0.join(name));
         }
+        let _ = std::fs::remove_dir_all(self.0.join(boot::EFI_DISK));
     }
 }
 
@@ -325,19 +330,6 @@ struct Channels {
 fn cannot(object: &Path) -> impl Fn(io::Error) -> Error {
     let object = object.display().to_string();
     move |source| Error::Qemu { object: object.clone(), source }
-}
-
-/// The manifest's words, then the machine's, then the caller's, then what all left out: a panic that ends the VM, and a port for the log.
-fn command_line(base: &str, machine: &str, extra: &[String]) -> String {
-    let given = base.split_ascii_whitespace().chain(machine.split_ascii_whitespace());
-    let mut words: Vec<String> = given.map(String::from).collect();
-    words.extend_from_slice(extra);
-    for (key, value) in [("panic", "-1".to_string()), (cmdline::LOG_VPORT, ports::LOGS.to_string())] {
-        if !words.iter().any(|word| word.split_once('=').is_some_and(|(word, _)| word == key)) {
-            words.push(format!("{key}={value}"));
-        }
-    }
-    words.join(" ")
 }
 
 /// Starts QEMU with one end of a socket pair for each channel: no path, no race, nothing to remove.
@@ -427,16 +419,4 @@ fn follow_logs(socket: &Path, file: PathBuf) -> JoinHandle<()> {
             let _ = log::capture(stream, file, log::LIMIT).await;
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_completed() {
-        let line = command_line("console=hvc0  quiet", "nolapic_timer", &["agent.log=debug".into()]);
-        assert_eq!(line, "console=hvc0 quiet nolapic_timer agent.log=debug panic=-1 agent.log_vport=1025");
-        assert_eq!(command_line("panic=1", "", &["agent.log_vport=0".into()]), "panic=1 agent.log_vport=0");
-    }
 }

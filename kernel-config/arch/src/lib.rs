@@ -70,6 +70,8 @@ pub struct Row {
     pub kernel_fragments: &'static [&'static str],
     /// The end of a virtio device's name in QEMU: `virtio-serial-pci`, `virtio-serial-ccw`.
     pub virtio_bus: &'static str,
+    /// Whether a kernel that QEMU loads into that machine sees its NVDIMMs: it takes ACPI, which only x86's firmware has then.
+    pub nvdimm: bool,
     /// The type of a GPT partition with the root file system (UAPI group, Discoverable Partitions Specification). The
     /// number is written as the text of the GUID.
     pub gpt_root: u128,
@@ -86,6 +88,8 @@ pub struct Efi {
     pub machine: u16,
     /// The end of their names: `BOOTX64.EFI`, `linuxx64.efi.stub`.
     pub name: &'static str,
+    /// File name of the firmware, code and settings in one, where Debian has it.
+    pub firmware: &'static str,
 }
 
 impl Arch {
@@ -175,9 +179,10 @@ const X86_64: Row = Row {
     cross_package: "gcc-x86-64-linux-gnu",
     kernel_fragments: &["common", "pci", "hotplug", "pmem", "acpi"],
     virtio_bus: "pci",
+    nvdimm: true,
     gpt_root: 0x4f68bce3_e8cd_4db1_96e7_fbcaf984b709,
     gpt_root_verity: 0x2c7357ed_ebd2_46d9_aec1_23d437ec2bf5,
-    efi: Some(Efi { machine: 0x8664, name: "x64" }),
+    efi: Some(Efi { machine: 0x8664, name: "x64", firmware: "OVMF.fd" }),
 };
 
 const AARCH64: Row = Row {
@@ -200,9 +205,10 @@ const AARCH64: Row = Row {
     cross_package: "gcc-aarch64-linux-gnu",
     kernel_fragments: &["common", "pci", "hotplug", "pmem", "acpi", "devicetree"],
     virtio_bus: "pci",
+    nvdimm: false,
     gpt_root: 0xb921b045_1df0_41c3_af44_4c6f280d3fae,
     gpt_root_verity: 0xdf3300ce_d69f_4c92_978c_9bfb0f38d820,
-    efi: Some(Efi { machine: 0xaa64, name: "aa64" }),
+    efi: Some(Efi { machine: 0xaa64, name: "aa64", firmware: "QEMU_EFI.fd" }),
 };
 
 const S390X: Row = Row {
@@ -225,6 +231,7 @@ const S390X: Row = Row {
     cross_package: "gcc-s390x-linux-gnu",
     kernel_fragments: &["common"],
     virtio_bus: "ccw",
+    nvdimm: false,
     gpt_root: 0x5eead9a9_fe09_4a1e_a1d7_520d00531306,
     gpt_root_verity: 0xb325bfbe_c7be_4ab8_8357_139e652d2f6b,
     efi: None,
@@ -250,6 +257,7 @@ const POWERPC64LE: Row = Row {
     cross_package: "gcc-powerpc64le-linux-gnu",
     kernel_fragments: &["common", "pci"],
     virtio_bus: "pci",
+    nvdimm: false,
     gpt_root: 0xc31c45e6_3f39_412e_80fb_4809c4980599,
     gpt_root_verity: 0x906bd944_4589_4aae_a4e4_dd983917446a,
     efi: None,
@@ -275,9 +283,10 @@ const RISCV64: Row = Row {
     cross_package: "gcc-riscv64-linux-gnu",
     kernel_fragments: &["common", "pci", "hotplug", "pmem", "devicetree"],
     virtio_bus: "pci",
+    nvdimm: false,
     gpt_root: 0x72ec70a6_cf74_40e6_bd49_4bda08e8f224,
     gpt_root_verity: 0xb6ed5582_440b_4209_b8da_5ff7c419ea3d,
-    efi: Some(Efi { machine: 0x5064, name: "riscv64" }),
+    efi: Some(Efi { machine: 0x5064, name: "riscv64", firmware: "RISCV_VIRT_CODE.fd" }),
 };
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The disk that the runtimes of Kata Containers boot: its first partition is the root, ext4 or erofs, the
-//! second, if there is one, the hash tree of the first.
+//! second, if there is one, the hash tree of the first, with no superblock before it: Kata's runtimes make the
+//! kernel's table of their `kernel_verity_params`, and it begins at block 0 of that partition.
 //!
 //! An ext4 root has to have a journal ([`ext4::Options::journal`](crate::ext4::Options)): Kata mounts it with
 //! `data=ordered`, which the kernel refuses without one.

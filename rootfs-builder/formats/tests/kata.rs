@@ -6,6 +6,7 @@ use std::io::Cursor;
 
 use guest_formats::disk::Written;
 use guest_formats::kata::{Head, write};
+use guest_formats::verity::{Options, build};
 use guest_tree::Content;
 use tools::text;
 
@@ -76,4 +77,20 @@ fn a_full_disk_is_an_error() {
         let error = write(&Content::from("x"), None, head, full).unwrap_err().to_string();
         assert!(error.ends_with("cannot write the image"), "{error}");
     }
+}
+
+#[test]
+fn the_tree_is_the_one_that_katas_image_builder_makes() {
+    // What Kata's runtimes tell the kernel of: `veritysetup format --no-superblock` on both partitions.
+    let dir = tempfile::tempdir().unwrap();
+    let bytes: Vec<u8> = (0..300 * 4096_u32).map(|at| (at / 4096 * 13 + at % 4096 * 7) as u8).collect();
+    let ours = build(Cursor::new(&bytes), &Options::default()).unwrap();
+    let (data, hash) = (file(&dir, "data", &bytes), file(&dir, "hash", ours.bare()));
+    let superblock = &ours.verity.superblock;
+    let salt: String = superblock.salt.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (salt, root) = (format!("--salt={salt}"), ours.verity.root.to_string());
+    let blocks = format!("--data-blocks={}", superblock.data_blocks);
+    let words: [&dyn AsRef<std::ffi::OsStr>; 7] =
+        [&"verify", &"--no-superblock", &salt, &blocks, &data, &hash, &root];
+    text("veritysetup", "cryptsetup-bin", &words);
 }

@@ -4,6 +4,8 @@
 //! The builders write it, the host runtime reads it; neither knows how the other works. A manifest holds nothing of the
 //! machine it was made on: no path, no time, no user.
 
+mod attachment;
+
 use std::{
     fs, io,
     io::Read,
@@ -12,6 +14,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+pub use attachment::Attachment;
 
 /// The manifest's name in its directory.
 pub const FILE: &str = "manifest.json";
@@ -100,8 +104,11 @@ pub struct Verity {
     pub data_blocks: u64,
     /// Where in the file the data is, in bytes.
     pub data_offset: u64,
-    /// Where in the file the superblock is, in bytes; the tree begins one block later.
+    /// Where in the file the superblock is, in bytes; the tree begins one block later. Without a superblock it begins here.
     pub hash_offset: u64,
+    /// Whether there is a superblock. Without one there is no UUID in the image either.
+    #[serde(default = "usually", skip_serializing_if = "is_usual")]
+    pub superblock: bool,
     /// The word of the command line that makes the kernel set the device up by itself, before it mounts its root. It names
     /// the disk that the image is on: the first of the machine for a root, the ones behind it for extensions.
     pub dm_mod_create: String,
@@ -155,12 +162,24 @@ pub enum Error {
         file: String,
     },
     /// The set cannot be booted in the way that is wanted.
-    #[error("artefacts {}: there is no {format} in this set: build it with --format {format}", path.display())]
+    #[error("artefacts {}: there is no {format} in this set ({there}): build it with --format {format}", path.display())]
     NoFormat {
         /// The manifest.
         path: PathBuf,
         /// The format that is wanted.
-        format: &'static str,
+        format: String,
+        /// Those that are in the set.
+        there: String,
+    },
+    /// An image is none that a VM boots from.
+    #[error("artefacts {}: {format} {lacks}", path.display())]
+    NotBootable {
+        /// The manifest.
+        path: PathBuf,
+        /// The image's format.
+        format: String,
+        /// Why, in words that go on after the format's name.
+        lacks: &'static str,
     },
     /// A file is not the one the manifest is about.
     #[error("artefacts {}: {found} bytes, the manifest says {expected}: build the image again", path.display())]
@@ -223,7 +242,12 @@ impl Manifest {
     /// The image of a VM that has its root in a ramdisk: the compressed one if there are both.
     pub fn initrd(&self, dir: &Path) -> Result<&Image, Error> {
         let found = [INITRD, INITRD_PLAIN].into_iter().find_map(|format| self.image(format));
-        found.ok_or_else(|| Error::NoFormat { path: dir.join(FILE), format: INITRD })
+        found.ok_or_else(|| self.no_format(dir, INITRD))
+    }
+
+    fn no_format(&self, dir: &Path, format: &str) -> Error {
+        let there: Vec<_> = self.images.iter().map(|image| image.format.as_str()).collect();
+        Error::NoFormat { path: dir.join(FILE), format: format.to_owned(), there: there.join(", ") }
     }
 }
 
@@ -232,6 +256,18 @@ impl Image {
     #[must_use]
     pub fn path(&self, dir: &Path) -> PathBuf {
         dir.join(&self.artefact.file)
+    }
+}
+
+impl Verity {
+    /// The same as the runtimes of Kata Containers have it in their configuration, as `kernel_verity_params`.
+    #[must_use]
+    pub fn kata_params(&self) -> String {
+        let Verity { root_hash, salt, data_blocks, block_size, .. } = self;
+        format!(
+            "root_hash={root_hash},salt={salt},data_blocks={data_blocks},data_block_size={block_size},\
+             hash_block_size={block_size}"
+        )
     }
 }
 
@@ -267,6 +303,15 @@ impl Artefact {
     }
 }
 
+/// A tree has a superblock, of which a manifest says nothing.
+fn usually() -> bool {
+    true
+}
+
+fn is_usual(superblock: &bool) -> bool {
+    *superblock
+}
+
 #[derive(Deserialize)]
 struct Head {
     version: u32,
@@ -286,10 +331,11 @@ fn plain(error: &io::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn set(dir: &Path) -> Manifest {
+    /// A set of small files that boots from an erofs and from a ramdisk.
+    pub(crate) fn set(dir: &Path) -> Manifest {
         for name in ["vmlinux", "bzImage", "kernel.config", "initrd.cpio.zst", "rootfs.erofs", "husk-agent"] {
             fs::write(dir.join(name), "abc").unwrap();
         }
@@ -362,7 +408,10 @@ mod tests {
         let mut manifest = set(dir.path());
         manifest.images.retain(|image| image.format != INITRD);
         let error = manifest.initrd(Path::new("/x")).unwrap_err().to_string();
-        assert!(error.starts_with("artefacts /x/manifest.json: there is no initrd in this set"), "{error}");
+        assert!(
+            error.starts_with("artefacts /x/manifest.json: there is no initrd in this set (erofs)"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! | `arches` | what has to work on every architecture, each of which runs these tests |
 //! | `boot` | a VM's way up and down: Health, Version, details, logs, power-off |
 //! | `startup` | how the guest is set up: mounts, settings, the log, the debug console |
+//! | `roots` | roots on disks, in every format: booted, verified, tampered with |
 //! | `vsock` | the same agent over the other transport |
 //! | `wire` | the protocol itself: unknown services and methods, status codes, many calls at once |
 //! | `exit` | how programs end, and programs that cannot run |
@@ -76,6 +77,7 @@ mod pause;
 mod peers;
 mod process;
 mod resources;
+mod roots;
 mod seccomp;
 mod signals;
 mod startup;

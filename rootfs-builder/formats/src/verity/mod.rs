@@ -64,6 +64,14 @@ pub struct HashTree {
     pub device: Vec<u8>,
 }
 
+impl HashTree {
+    /// The tree without its superblock: for who tells the kernel all of it on the command line.
+    #[must_use]
+    pub fn bare(&self) -> &[u8] {
+        &self.device[BLOCK..]
+    }
+}
+
 /// Makes the hash tree of an image. `data` is read from its start to its end, twice if no salt is given.
 pub fn build(mut data: impl Read + Seek, options: &Options) -> Result<HashTree, Error> {
     let length = data.seek(SeekFrom::End(0)).map_err(reading_image(FORMAT))?;

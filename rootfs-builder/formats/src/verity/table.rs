@@ -32,6 +32,8 @@ pub enum HashPlace<'a> {
     Appended,
     /// On a device of its own, from its start: "/dev/vdb".
     Device(&'a str),
+    /// The same without a superblock, which the kernel does without: the tree alone.
+    Bare(&'a str),
 }
 
 /// What a guest does when a block is not what it should be. It never gets to see the block.
@@ -56,6 +58,7 @@ impl Mapping<'_> {
         let (hash_device, start) = match self.hash {
             HashPlace::Appended => (self.data_device, blocks + 1),
             HashPlace::Device(device) => (device, 1),
+            HashPlace::Bare(device) => (device, 0),
         };
         let salt = match &verity.superblock.salt[..] {
             [] => "-".to_owned(),
@@ -77,8 +80,11 @@ impl Mapping<'_> {
 
     /// The kernel argument, quoted as a command line needs it. Names that would break out of it are refused.
     pub fn kernel_argument(&self, verity: &Verity) -> Result<String, Error> {
-        let devices = [self.data_device, if let HashPlace::Device(device) = self.hash { device } else { "" }];
-        for name in devices.into_iter().chain([self.name]) {
+        let hash_device = match self.hash {
+            HashPlace::Appended => self.data_device,
+            HashPlace::Device(device) | HashPlace::Bare(device) => device,
+        };
+        for name in [self.data_device, hash_device, self.name] {
             if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:=".contains(&byte)) {
                 let what = format!("{name:?} cannot stand in dm-mod.create");
                 return Err(Error::Limit { format: FORMAT, what });
@@ -135,6 +141,8 @@ mod tests {
         let table = mapping.table(&verity);
         assert!(table.starts_with("0 800 verity 1 /dev/vda /dev/vdb 4096 4096 100 1 sha256 cd"), "{table}");
         assert!(table.ends_with("cd -"), "{table}");
+        let table = Mapping { hash: HashPlace::Bare("/dev/vdb"), ..mapping }.table(&verity);
+        assert!(table.contains(" /dev/vda /dev/vdb 4096 4096 100 0 sha256 cd"), "{table}");
     }
 
     #[test]
