@@ -93,6 +93,16 @@ impl Boot {
         Boot { memory_mib: Some(1024), artefacts: Some(Settings::systemd()), ..Boot::default() }
     }
 
+    /// A VM to look into: the recipe `debug`.
+    pub fn debug() -> Boot {
+        Boot { artefacts: Some(Settings::debug()), ..Boot::default() }
+    }
+
+    /// A VM whose host is not trusted: the recipe `confidential`.
+    pub fn confidential() -> Boot {
+        Boot { artefacts: Some(Settings::confidential()), ..Boot::default() }
+    }
+
     /// A VM that boots the image in this format, of a set that has all of them.
     pub fn image(format: &str) -> Boot {
         Boot { artefacts: Some(Settings::formats()), image: Some(format.into()), ..Boot::default() }

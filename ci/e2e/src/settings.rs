@@ -43,6 +43,16 @@ impl Settings {
         path("HUSK_SYSTEMD_ARTEFACTS")
     }
 
+    /// Directory of artefacts of the recipe `debug`.
+    pub fn debug() -> PathBuf {
+        path("HUSK_DEBUG_ARTEFACTS")
+    }
+
+    /// Directory of artefacts of the recipe `confidential`, with a policy by which nobody may exec or set another policy.
+    pub fn confidential() -> PathBuf {
+        path("HUSK_CONFIDENTIAL_ARTEFACTS")
+    }
+
     /// Directory of artefacts with the root in every format there is.
     pub fn formats() -> PathBuf {
         path("HUSK_FORMATS_ARTEFACTS")

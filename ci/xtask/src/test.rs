@@ -57,11 +57,24 @@ const USUAL: [Arch; 2] = [Arch::X86_64, Arch::Aarch64];
 /// The end-to-end tests that every architecture has to pass.
 const SUBSET: &str = "arches::";
 
-/// The end-to-end tests of a guest whose PID 1 is systemd.
-const SYSTEMD: &str = "systemd";
+/// Artefacts that some end-to-end tests boot beside the default ones.
+struct Besides {
+    /// The file of those tests, which is in the names of all of them.
+    tests: &'static str,
+    /// The environment variable that tells them where it is.
+    variable: &'static str,
+    /// A name, or a path in this repository.
+    recipe: &'static str,
+    /// Whether in every format, instead of those of the recipe.
+    all_formats: bool,
+}
 
-/// The end-to-end tests of a root in every format.
-const ROOTS: &str = "roots::";
+const BESIDES: [Besides; 4] = [
+    Besides::new("systemd", "HUSK_SYSTEMD_ARTEFACTS", "ci/e2e/systemd.toml"),
+    Besides::new("variants", "HUSK_DEBUG_ARTEFACTS", "debug"),
+    Besides::new("variants", "HUSK_CONFIDENTIAL_ARTEFACTS", "ci/e2e/confidential.toml"),
+    Besides { all_formats: true, ..Besides::new("roots", "HUSK_FORMATS_ARTEFACTS", "minimal") },
+];
 
 /// What a part of the tests had to say.
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
@@ -179,17 +192,10 @@ fn end_to_end(
         ("HUSK_BIN", husk),
         ("PATH", path.into()),
     ];
-    // Those of the tests that boot it are all in one file.
-    if arch == Arch::host() && filter.is_none_or(|filter| filter.contains(SYSTEMD)) {
-        let systemd = workspace::root().join("ci/e2e/systemd.toml");
-        let choice = Choice { recipe: systemd.display().to_string(), ..Choice::minimal() };
-        let out = workspace::target().join("systemd");
-        env.push(("HUSK_SYSTEMD_ARTEFACTS", build_image::build(&choice, arch, profile, &out, stages)?.dir));
-    }
-    if arch == Arch::host() && filter.is_none_or(|filter| filter.contains(ROOTS)) {
-        let choice = Choice { formats: Format::all_for(arch), ..Choice::minimal() };
-        let out = workspace::target().join("formats");
-        env.push(("HUSK_FORMATS_ARTEFACTS", build_image::build(&choice, arch, profile, &out, stages)?.dir));
+    if arch == Arch::host() {
+        for set in BESIDES.iter().filter(|set| filter.is_none_or(|filter| filter.contains(set.tests))) {
+            env.push((set.variable, set.build(arch, profile, stages)?));
+        }
     }
     stages.run("artefacts", || {
         let arguments = ["--package", "rootfs-builder", "--test", "artefacts"];
@@ -237,6 +243,24 @@ fn reproducible(archs: Vec<Arch>, all: &mut Count) -> Result<()> {
     let good = verdicts.iter().filter(|verdict| verdict.is_good()).count() as u64;
     all.add(Count { passed: good, failed: verdicts.len() as u64 - good });
     Ok(())
+}
+
+impl Besides {
+    const fn new(tests: &'static str, variable: &'static str, recipe: &'static str) -> Self {
+        Besides { tests, variable, recipe, all_formats: false }
+    }
+
+    /// The directory of the artefacts, which it builds.
+    fn build(&self, arch: Arch, profile: Profile, stages: &mut Stages) -> Result<PathBuf> {
+        let recipe = match self.recipe.contains('/') {
+            true => workspace::root().join(self.recipe).display().to_string(),
+            false => self.recipe.to_owned(),
+        };
+        let formats = if self.all_formats { Format::all_for(arch) } else { Vec::new() };
+        let choice = Choice { recipe, formats, ..Choice::minimal() };
+        let out = workspace::target().join("besides").join(self.tests);
+        Ok(build_image::build(&choice, arch, profile, &out, stages)?.dir)
+    }
 }
 
 /// `cargo test`, ready for arguments of the test programs.

@@ -88,6 +88,7 @@ mod systemd_cgroup;
 mod terminal;
 mod update;
 mod user_namespace;
+mod variants;
 mod volumes;
 mod vsock;
 mod wire;
