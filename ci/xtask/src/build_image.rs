@@ -71,6 +71,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         for artefact in image.manifest.artefacts() {
             println!("{:<24} {:>11} bytes  {}", artefact.file, artefact.size, artefact.sha256);
         }
+        // What Kata's configuration has to say for a root of theirs to be verified.
+        for kata in &image.manifest.images {
+            if let Some(verity) = kata.verity.as_ref().filter(|verity| !verity.superblock) {
+                println!("{:<24} kernel_verity_params = \"{}\"", kata.artefact.file, verity.kata_params());
+            }
+        }
         println!("{}", image.dir.display());
         eprint!("{}", stages.table());
         let _said = compare_with_expected(&image, options.expect)?;
