@@ -23,6 +23,7 @@ mod libseccomp;
 pub mod lock;
 mod oci_layout;
 pub mod packages;
+mod parts;
 pub mod recipe;
 mod source;
 mod std_source;
