@@ -70,7 +70,7 @@ pub fn lay(packages: &[Package], arch: Arch, cache: &Cache, progress: &Progress)
     for package in packages {
         found.push(match fetch(cache, &package.pin(), progress) {
             Ok(_) => package.clone(),
-            Err(guest_inputs::Error::Download { .. }) => {
+            Err(guest_inputs::Error::Download { absent: true, .. }) => {
                 Mirror::open(cache, progress)?.find(package, arch)?
             }
             Err(other) => return Err(other.into()),

@@ -27,6 +27,7 @@ use rootfs_builder::agent::Profile;
 use rootfs_builder::compare;
 
 use crate::build_image::{self, Choice};
+use crate::scratch::Scratch;
 use crate::stage::Stages;
 use crate::workspace;
 
@@ -56,9 +57,8 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     options.choice.ensure_deps(options.install_deps)?;
-    let temporary =
-        tempfile::Builder::new().prefix("husk-other-").tempdir().context("cannot make a directory")?;
-    let place = options.keep.clone().unwrap_or_else(|| temporary.path().to_owned());
+    let temporary = Scratch::new()?;
+    let place = options.keep.clone().unwrap_or_else(|| temporary.path());
     let first = place.join("first");
     let other = Other::prepare(&temporary.path().join("a b"), options)?;
     let mut found = Vec::new();
@@ -124,7 +124,9 @@ impl Other {
             fs::create_dir_all(root.join(directory)).with_context(|| format!("cannot make {directory}"))?;
         }
         // A temporary directory is its maker's alone.
-        fs::set_permissions(root.parent().unwrap_or(root), fs::Permissions::from_mode(0o755))?;
+        for above in root.ancestors().skip(1).take(2) {
+            fs::set_permissions(above, fs::Permissions::from_mode(0o755))?;
+        }
         for entry in ["", "home", "home/.cache", "home/.cache/husk", "cargo", "tmp", "out"] {
             if let Some(user) = user {
                 chown(root.join(entry), Some(user), Some(user))?;

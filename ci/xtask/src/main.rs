@@ -12,6 +12,7 @@ mod image;
 mod kernel;
 mod kernel_config;
 mod lock;
+mod scratch;
 mod stage;
 mod test;
 mod verify_image;

@@ -80,7 +80,8 @@ impl Keyring {
         for pin in &trusted.keyring {
             match guest_inputs::fetch(cache, pin, progress) {
                 Ok(deb) => return Keyring::of_package(&deb, &trusted),
-                Err(error) => failure = error.into(),
+                Err(error @ guest_inputs::Error::Download { absent: true, .. }) => failure = error.into(),
+                Err(error) => return Err(error.into()),
             }
         }
         Err(failure)

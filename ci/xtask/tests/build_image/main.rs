@@ -1,7 +1,11 @@
-//! `build-image` as its users meet it: without a network, killed in the middle, twice at once. `cargo xtask test` runs these
-//! when the artefacts are built, so that kernel and agent come from the cache.
+//! `build-image` as its users meet it: without a network, killed in the middle, twice at once; `bad_inputs` with mirrors and
+//! disks that fail. `cargo xtask test` runs these when the artefacts are built, so that kernel and agent come from the cache.
 //!
 //! That another user in another place gets the same bytes is `cargo xtask check-reproducible`'s to show.
+
+mod bad_inputs;
+mod mirror;
+mod place;
 
 use std::fs;
 use std::path::{Path, PathBuf};
