@@ -1,5 +1,7 @@
-//! A place to build in where something is missing or too small: a cache that has all of the user's but downloads, apt
-//! sources that name our own mirror, a recipe that needs one file from it.
+//! A place to build in where something is missing or too small: in mounts of its own, in which the user's cache has no
+//! downloads, and apt's sources name our own mirror; and a recipe that needs one file from it.
+//!
+//! The cache stays where it is, since the agent is built with its path in the flags: at another it would be built anew.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +11,8 @@ use tempfile::TempDir;
 
 use crate::mirror::Mirror;
 
-/// Which directories of a cache are empty here. Without downloads there is no kernel's source: none is built by mistake.
-const EMPTY: [&str; 2] = ["downloads", "demo-image"];
+/// Which directories of the cache are others here. Without downloads there is no kernel's source: none is built by mistake.
+const SHELVES: [&str; 2] = ["downloads", "demo-image"];
 
 /// The pin that the recipe needs, as messages have it.
 pub(crate) const INPUT: &str = "busybox-static";
@@ -21,29 +23,20 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new() -> Place {
-        let dir = tempfile::tempdir().unwrap();
-        let place = Place { dir };
-        fs::create_dir_all(place.cache()).unwrap();
-        for entry in fs::read_dir(user_cache()).unwrap() {
-            let (name, from) = entry.map(|entry| (entry.file_name(), entry.path())).unwrap();
-            if !EMPTY.iter().any(|empty| name == *empty) {
-                std::os::unix::fs::symlink(from, place.cache().join(name)).unwrap();
-            }
-        }
-        for empty in EMPTY {
-            fs::create_dir(place.cache().join(empty)).unwrap();
-        }
+        let place = Place { dir: tempfile::tempdir().unwrap() };
+        SHELVES.iter().for_each(|shelf| fs::create_dir(place.shelf(shelf)).unwrap());
         let recipe = "extends = 'minimal'\nformats = ['initrd']\nbusybox = true\n";
         fs::write(place.path().join("box.toml"), recipe).unwrap();
         place
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    pub(crate) fn cache(&self) -> PathBuf {
-        self.path().join("cache/husk")
+    /// What stands in the place of a directory of the cache.
+    pub(crate) fn shelf(&self, name: &str) -> PathBuf {
+        self.path().join(name)
     }
 
     pub(crate) fn out(&self) -> PathBuf {
@@ -58,12 +51,16 @@ impl Place {
     /// A build of the recipe, in mounts of its own. `script` is a shell's: the build is `"$@"`.
     pub(crate) fn build(&self, mirror: &Mirror, script: &str) -> Command {
         let apt = mirror.sources(self.path());
+        let mut mounts = format!("mount --bind {} /etc/apt\n", apt.display());
+        for shelf in SHELVES {
+            let (ours, theirs) = (self.shelf(shelf), user_cache().join(shelf));
+            mounts += &format!("mount --bind {} {}\n", ours.display(), theirs.display());
+        }
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--map-root-user", "sh", "-ec"]);
-        command.arg(format!("mount --bind {} /etc/apt\n{script}", apt.display()));
+        command.args(["--mount", "--map-root-user", "sh", "-ec"]).arg(mounts + script);
         command.args(["sh", env!("CARGO_BIN_EXE_xtask"), "build-image", "--locked", "--recipe"]);
         command.arg(self.path().join("box.toml")).arg("--out").arg(self.out());
-        command.env("XDG_CACHE_HOME", self.path().join("cache")).env("HUSK_DOWNLOAD_TIMEOUT", "2");
+        command.env("HUSK_DOWNLOAD_TIMEOUT", "2");
         for proxy in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
             command.env_remove(proxy);
         }
@@ -73,7 +70,7 @@ impl Place {
 
     /// All that is in the cache's directories of this place, but the locks.
     pub(crate) fn cached(&self) -> Vec<String> {
-        EMPTY.iter().flat_map(|empty| names(&self.cache().join(empty))).collect()
+        SHELVES.iter().flat_map(|shelf| names(&self.shelf(shelf))).collect()
     }
 
     /// All that is beside the set, but the locks.
@@ -91,7 +88,7 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-fn user_cache() -> PathBuf {
+pub(crate) fn user_cache() -> PathBuf {
     let of = |name| std::env::var_os(name).map(PathBuf::from);
     of("XDG_CACHE_HOME").unwrap_or_else(|| of("HOME").unwrap().join(".cache")).join("husk")
 }
