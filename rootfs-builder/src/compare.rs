@@ -191,7 +191,7 @@ mod tests {
             assert!(first || lines.iter().any(told), "{lines:?}");
             assert!(lines.len() <= 2, "{lines:?}");
             if parts::tests::is_plain(format) {
-                let at = ours.windows(10).position(|window| window == needle).unwrap() + 10;
+                let at = parts::tests::find(&ours, &needle) + 10;
                 let mut flipped = ours.clone();
                 flipped[at] ^= 1;
                 let name = format!("{}{LARGE}", parts::tests::prefix(format));

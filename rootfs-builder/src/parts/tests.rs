@@ -104,6 +104,19 @@ pub(crate) fn is_plain(format: Format) -> bool {
     !packed && !matches!(format, Format::Oci | Format::Uki)
 }
 
+/// Where some bytes are. Much of a disk is zeros, and these tests are not optimised.
+pub(crate) fn find(image: &[u8], needle: &[u8]) -> usize {
+    const BLOCK: usize = 4096;
+    let found = (0..image.len()).step_by(BLOCK).find_map(|start| {
+        let block = &image[start..image.len().min(start + BLOCK + needle.len())];
+        if block.starts_with(&[0; BLOCK]) {
+            return None;
+        }
+        Some(start + block.windows(needle.len()).position(|window| window == needle)?)
+    });
+    found.expect("it is in the image")
+}
+
 fn said(format: Format, image: &[u8], offset: usize) -> String {
     at(&of(format.file(), image).unwrap(), offset as u64).unwrap()
 }
@@ -139,7 +152,7 @@ fn a_byte_is_told_by_file_and_offset() {
         // In the first block, in the last, and in what is left.
         for byte in [0, 70_000, 299_990] {
             let needle = &content[byte..byte + 10];
-            let offset = image.windows(10).position(|window| window == needle).unwrap();
+            let offset = find(&image, needle);
             let expected = format!("{}{LARGE} at its byte {byte}", prefix(format));
             assert_eq!(said(format, &image, offset), expected, "{format}");
         }
@@ -160,7 +173,7 @@ fn what_is_packed_with_others_is_told_as_that() {
 fn twins_are_told_as_such() {
     let image = image(Format::Ext4, &tree());
     let mut image = image;
-    let offset = image.windows(11).position(|window| window == b"a small one").unwrap();
+    let offset = find(&image, b"a small one");
     assert_eq!(said(Format::Ext4, &image, offset + 2), "/bin/small at its byte 2");
     // The same blocks for two files.
     let tree = tree();
@@ -233,13 +246,11 @@ fn damage_is_no_panic() {
         assert!(of(format.file(), &image[..image.len().min(2000)]).is_none_or(|parts| !parts.is_empty()));
         // Metadata is near the beginning or the end of all of them.
         let end = image.len();
-        let places = (0..4096).step_by(61).chain((end.saturating_sub(9000)..end).step_by(997));
+        let places = (0..4096).step_by(127).chain((end.saturating_sub(9000)..end).step_by(997));
         for offset in places.filter(|offset| *offset < end) {
-            for change in [0xff, 1] {
-                let mut damaged = image.clone();
-                damaged[offset] ^= change;
-                let _whatever_it_is = of(format.file(), &damaged);
-            }
+            let mut damaged = image.clone();
+            damaged[offset] ^= if offset % 2 == 0 { 0xff } else { 1 };
+            let _whatever_it_is = of(format.file(), &damaged);
         }
     }
 }
