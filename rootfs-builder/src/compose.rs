@@ -36,7 +36,7 @@ pub(crate) fn compose(
         oci::add_layout(&mut tree, layout, Some("latest"), arch, &Origin::from("busybox"))
             .map_err(Error::Busybox)?;
     }
-    crate::packages::prune(&mut tree, recipe);
+    crate::packages::prune(&mut tree, recipe)?;
     clear_set_id(&mut tree, &recipe.set_id)?;
     for entry in &recipe.directories {
         let origin = Origin::from(format!("the directory {}", entry.said.value));

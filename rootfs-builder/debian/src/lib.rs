@@ -36,7 +36,7 @@ pub use index::Packages;
 pub use laid::{Laid, SetId, lay};
 pub use mirror::Mirror;
 pub use package::Package;
-pub use prune::{Prune, prune};
+pub use prune::{Idle, Prune, prune};
 pub use release::{Age, Release};
 pub use resolve::{Request, Resolution, Waived, resolve};
 pub use version::Version;
