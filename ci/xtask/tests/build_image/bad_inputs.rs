@@ -1,14 +1,13 @@
 //! Mirrors that fail, disks that are full, builds that are killed in the middle of a download. Afterwards nothing is half
 //! there, and the next build works.
 
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::mirror::{Answer, Mirror};
 use crate::place::{INPUT, Place, input, user_cache};
-use crate::{is_whole, succeeded};
+use crate::{Group, is_whole, succeeded};
 
 /// What a build says that has to fail.
 fn failure(build: &mut Command) -> (String, String) {
@@ -88,14 +87,13 @@ fn what_a_killed_download_leaves_is_gone_after_the_next_build() {
     for signal in ["INT", "KILL"] {
         let place = Place::new();
         mirror.answers(Answer::Stall);
-        let child = place.build(&mirror, "HUSK_DOWNLOAD_TIMEOUT=600 exec \"$@\"").process_group(0).spawn();
-        let child = Group(child.unwrap());
+        let child = Group::start(&mut place.build(&mirror, "HUSK_DOWNLOAD_TIMEOUT=600 exec \"$@\""));
         let deadline = Instant::now() + Duration::from_secs(300);
         while mirror.requests() == 0 {
             assert!(Instant::now() < deadline, "it downloads nothing");
             thread::sleep(Duration::from_millis(50));
         }
-        child.end(signal);
+        assert!(!child.end(signal).success());
         assert!(place.cached().iter().any(|name| name.contains(".half-")), "{:?}", place.cached());
         assert_eq!(place.beside(), Vec::<String>::new());
         mirror.answers(Answer::Whole);
@@ -121,30 +119,4 @@ fn two_builds_with_one_cache_download_once() {
     }
     is_whole(&place.set());
     assert_eq!((mirror.requests(), place.beside()), (1, vec!["box".to_owned()]));
-}
-
-/// A build and all that it started, which a terminal's Ctrl-C would reach too. Nothing of it outlives the test.
-struct Group(Child);
-
-impl Group {
-    fn signal(&self, name: &str) {
-        let group = format!("-{}", self.0.id());
-        let _gone_already = Command::new("kill").args(["-s", name, "--", &group]).status();
-    }
-
-    fn end(mut self, signal: &str) {
-        self.signal(signal);
-        let status = self.0.wait().unwrap();
-        assert!(!status.success(), "{signal}: {status}");
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // A child that was waited for has left a number that may be another's by now.
-        if let Ok(None) = self.0.try_wait() {
-            self.signal("KILL");
-            let _status = self.0.wait();
-        }
-    }
 }
