@@ -18,6 +18,8 @@ mod elf;
 mod error;
 pub mod expected;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod image;
 mod libseccomp;
 pub mod lock;

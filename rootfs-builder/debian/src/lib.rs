@@ -16,6 +16,8 @@ mod copyright;
 mod date;
 mod error;
 mod finish;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod index;
 mod keyring;
 mod laid;

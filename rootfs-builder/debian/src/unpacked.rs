@@ -112,6 +112,13 @@ fn take_apart(deb: &Path, package: &str, into: &Path, budget: Budget) -> Result<
     fs::write(&path, text).map_err(at("write", &path))
 }
 
+/// A package taken apart under a budget that a machine has the time for.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn apart_for_fuzzing(deb: &Path, into: &Path) -> Result<Unpacked, Error> {
+    take_apart(deb, "p 1", into, Budget { file: 1 << 20, package: 4 << 20, entries: 100 })?;
+    Unpacked::read(into.to_owned())
+}
+
 /// The control file, out of its archive, in which there are also scripts.
 fn read_control(deb: &Path, package: &str) -> Result<String, Error> {
     /// Longer than any.

@@ -82,10 +82,22 @@ pub(crate) fn add_layout(
     arch: Arch,
     origin: &Origin,
 ) -> Result<(), String> {
-    let mut content = 0;
+    add_layout_within(tree, layout, reference, arch, origin, MAX_CONTENT)
+}
+
+/// The same with less room than that.
+pub(crate) fn add_layout_within(
+    tree: &mut Tree,
+    layout: &Path,
+    reference: Option<&str>,
+    arch: Arch,
+    origin: &Origin,
+    most: u64,
+) -> Result<(), String> {
+    let mut left = most;
     for layer in layers(layout, reference, arch)? {
-        let archive = unpacked(&layer, blob(layout, &layer, u64::MAX)?)?;
-        put_layer(tree, &archive, origin, &mut content)
+        let archive = unpacked(&layer, blob(layout, &layer, most)?, most)?;
+        put_layer(tree, &archive, origin, &mut left)
             .map_err(|what| format!("layer {}: {what}", layer.digest))?;
     }
     Ok(())
@@ -146,11 +158,14 @@ fn blob(layout: &Path, descriptor: &Descriptor, most: u64) -> Result<Vec<u8>, St
     });
     let hex = hex.ok_or_else(|| format!("{digest:?} is not a sha256 digest"))?;
     if descriptor.size > most {
-        return Err(format!("{digest}: a document of {} bytes", descriptor.size));
+        return Err(format!(
+            "{digest}: has {} bytes, and there must be no more than {most}",
+            descriptor.size
+        ));
     }
     let file = File::open(layout.join("blobs/sha256").join(hex));
     let file = file.map_err(|e| format!("cannot open blob {digest}: {e}"))?;
-    let bytes = read_up_to(file, descriptor.size.min(MAX_CONTENT))?;
+    let bytes = read_up_to(file, descriptor.size)?;
     let found = sha256(&bytes);
     if bytes.len() as u64 != descriptor.size {
         return Err(format!("blob {digest} has {} bytes instead of {}", bytes.len(), descriptor.size));
@@ -176,22 +191,22 @@ fn json<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, String> {
 }
 
 /// A layer's tar.
-fn unpacked(layer: &Descriptor, bytes: Vec<u8>) -> Result<Vec<u8>, String> {
+fn unpacked(layer: &Descriptor, bytes: Vec<u8>, most: u64) -> Result<Vec<u8>, String> {
     let broken = |what: String| format!("layer {}: {what}", layer.digest);
     let packing = layer.media_type.rsplit(['+', '.']).next().unwrap_or_default();
     match packing {
         "tar" => Ok(bytes),
-        "gzip" => read_up_to(flate2::read::MultiGzDecoder::new(&bytes[..]), MAX_CONTENT).map_err(broken),
+        "gzip" => read_up_to(flate2::read::MultiGzDecoder::new(&bytes[..]), most).map_err(broken),
         "zstd" => {
             let decoder = zstd::Decoder::new(&bytes[..]).map_err(|e| broken(e.to_string()))?;
-            read_up_to(decoder, MAX_CONTENT).map_err(broken)
+            read_up_to(decoder, most).map_err(broken)
         }
         _ => Err(broken(format!("{:?} is no kind of layer that is known", layer.media_type))),
     }
 }
 
 /// One layer onto what is there: first what it takes away, then what it brings, in whatever order both stand in it.
-fn put_layer(tree: &mut Tree, archive: &[u8], origin: &Origin, content: &mut u64) -> Result<(), String> {
+fn put_layer(tree: &mut Tree, archive: &[u8], origin: &Origin, left: &mut u64) -> Result<(), String> {
     let records = pax::records(archive)?;
     let none = Records::new();
     let records = |entry: &Entry<'_>| records.get(&entry.raw_header_position()).unwrap_or(&none);
@@ -223,7 +238,7 @@ fn put_layer(tree: &mut Tree, archive: &[u8], origin: &Origin, content: &mut u64
         if name.starts_with(WHITEOUT) {
             continue;
         }
-        put_entry(tree, &mut entry, records, &path, origin, content)
+        put_entry(tree, &mut entry, records, &path, origin, left)
             .map_err(|what| format!("entry {}: {what}", path.display()))?;
     }
     Ok(())
@@ -235,7 +250,7 @@ fn put_entry(
     records: &Records,
     path: &Path,
     origin: &Origin,
-    content: &mut u64,
+    left: &mut u64,
 ) -> Result<(), String> {
     use tar::EntryType as T;
     let id = |key: &str, id: io::Result<u64>| {
@@ -254,10 +269,8 @@ fn put_entry(
     let kind = match header.entry_type() {
         T::Regular | T::Continuous | T::GNUSparse => {
             // The size an entry claims is the size it unpacks to, holes too.
-            *content = content.saturating_add(entry.size());
-            if *content > MAX_CONTENT {
-                return Err(format!("the base is larger than {} GiB", MAX_CONTENT >> 30));
-            }
+            let larger = || format!("the base is larger than {} GiB", MAX_CONTENT >> 30);
+            *left = left.checked_sub(entry.size()).ok_or_else(larger)?;
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes).map_err(text)?;
             Kind::File(bytes.into())
