@@ -1,11 +1,16 @@
 //! Two builds of the same, byte by byte: on a difference the file, the offset, and what of the image is there.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::diff;
 use crate::error::{Error, at};
+use crate::parts::{self, Part};
+
+/// So many files of an image are named, and the others counted.
+const NAMED: usize = 8;
 
 /// The first difference of two files: where it is, counted from zero. Nothing if they are the same.
 pub fn first_difference(one: &Path, other: &Path) -> Result<Option<u64>, Error> {
@@ -60,9 +65,9 @@ pub fn sets(one: &Path, other: &Path) -> Result<Vec<String>, Error> {
         lines.push(format!("{name}: only the second build has it"));
     }
     for name in left.iter().filter(|name| right.contains(name)) {
-        if let Some(offset) = first_difference(&one.join(name), &other.join(name))? {
-            let near = near(&one.join(name), offset)?;
-            lines.push(format!("{name}: differs from byte {offset} on{near}"));
+        let paths = [one, other].map(|dir| dir.join(name));
+        if let Some(offset) = first_difference(&paths[0], &paths[1])? {
+            lines.extend(file(name, offset, &paths)?);
         }
     }
     if !lines.is_empty() {
@@ -71,40 +76,47 @@ pub fn sets(one: &Path, other: &Path) -> Result<Vec<String>, Error> {
     Ok(lines)
 }
 
-/// The entry of a plain cpio archive that an offset is in; of anything else there is no telling.
-fn near(path: &Path, offset: u64) -> Result<String, Error> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    if !name.ends_with(".cpio") {
-        return Ok(String::new());
+/// What there is to say of a file of both sets: where the difference begins and what is there; then, since what is first
+/// in an image is often no more than its name, a digest of all the rest, which files in it differ.
+fn file(name: &str, offset: u64, paths: &[PathBuf; 2]) -> Result<Vec<String>, Error> {
+    let read = |path: &PathBuf| fs::read(path).map_err(at("read", path));
+    let (first, second) = (read(&paths[0])?, read(&paths[1])?);
+    let said = format!("{name}: differs from byte {offset} on");
+    let Some(ours) = parts::of(name, &first) else {
+        return Ok(vec![said]);
+    };
+    let place = parts::at(&ours, offset).map(|place| format!(", in {place}")).unwrap_or_default();
+    let mut lines = vec![said + &place];
+    let Some(theirs) = parts::of(name, &second) else {
+        lines.push(format!("{name}: the second one's files cannot be read"));
+        return Ok(lines);
+    };
+    let theirs: HashMap<&str, &Part<'_>> = theirs.iter().map(|part| (part.name.as_str(), part)).collect();
+    let differing = ours.iter().filter(|part| !part.is_derived).filter_map(|part| {
+        let at = part.first_difference(theirs.get(part.name.as_str())?)?;
+        Some((part, at))
+    });
+    let differing: Vec<_> = differing.collect();
+    // What was said already is not said again.
+    let news = differing.iter().filter(|(part, at)| part.place(*at) != Some(offset)).map(|(part, at)| {
+        let place = part.place(*at).map(|at| format!(", byte {at} of the image")).unwrap_or_default();
+        format!("{name}: {} in it differs from its byte {at} on{place}", part.name)
+    });
+    lines.extend(news.take(NAMED));
+    if differing.len() > NAMED {
+        lines.push(format!("{name}: {} files in it differ", differing.len()));
     }
-    let bytes = fs::read(path).map_err(at("read", path))?;
-    Ok(cpio_entry(&bytes, offset).map(|entry| format!(", in /{entry}")).unwrap_or_default())
-}
-
-/// Walks the headers of a "newc" archive to the entry that holds an offset.
-fn cpio_entry(archive: &[u8], offset: u64) -> Option<String> {
-    let mut at = 0usize;
-    loop {
-        let header = archive.get(at..at.checked_add(110)?)?;
-        let number = |index: usize| {
-            let field = header.get(6 + 8 * index..14 + 8 * index)?;
-            usize::from_str_radix(std::str::from_utf8(field).ok()?, 16).ok()
-        };
-        let (size, name_size) = (number(6)?, number(11)?);
-        let name = archive.get(at + 110..at.checked_add(110 + name_size)?)?;
-        let end = (at + 110 + name_size).next_multiple_of(4).checked_add(size)?.next_multiple_of(4);
-        if offset < end as u64 {
-            return Some(String::from_utf8_lossy(name).trim_end_matches('\0').to_owned());
-        }
-        at = end;
-    }
+    Ok(lines)
 }
 
 #[cfg(test)]
 mod tests {
+    use guest_tree::{Kind, Node, Origin};
+
     use super::*;
     use crate::Format;
     use crate::image::tests::made_with;
+    use crate::parts::tests::LARGE;
 
     #[test]
     fn the_first_difference_is_where_bytes_or_lengths_part() {
@@ -143,7 +155,75 @@ mod tests {
             lines,
             [
                 "odd: only the second build has it".to_owned(),
-                format!("initrd.cpio: differs from byte {at} on, in /sbin/init"),
+                format!("initrd.cpio: differs from byte {at} on, in /sbin/init at its byte 0"),
+            ]
+        );
+    }
+
+    /// What is said of two images in a format, the second of which is of a changed tree, or changed itself.
+    fn said(format: Format, ours: &[u8], theirs: &[u8]) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = ["a", "b"].map(|name| dir.path().join(name));
+        fs::write(&paths[0], ours).unwrap();
+        fs::write(&paths[1], theirs).unwrap();
+        let offset = first_difference(&paths[0], &paths[1]).unwrap().unwrap();
+        file(format.file(), offset, &paths).unwrap()
+    }
+
+    #[test]
+    fn a_changed_byte_is_told_by_the_file_it_is_in_in_every_format() {
+        let tree = parts::tests::tree();
+        let mut changed = tree.clone();
+        let Kind::File(content) = &tree.get(LARGE).unwrap().kind else { unreachable!() };
+        let mut bytes = content.bytes().unwrap().to_vec();
+        bytes[299_990] ^= 1;
+        let needle = bytes[299_980..299_990].to_vec();
+        changed.replace(LARGE, Node::file(0o644, bytes, &Origin::from("test"))).unwrap();
+        for format in Format::ALL {
+            let name = format!("{}: {}{LARGE}", format.file(), parts::tests::prefix(format));
+            let ours = parts::tests::image(format, &tree);
+            // Another content has another digest, and so the image another name: that is what differs first.
+            let lines = said(format, &ours, &parts::tests::image(format, &changed));
+            let told =
+                |line: &String| line.starts_with(&format!("{name} in it differs from its byte 299990 on"));
+            let first =
+                lines[0].ends_with(&format!("in {}{LARGE} at its byte 299990", parts::tests::prefix(format)));
+            assert!(first || lines.iter().any(told), "{lines:?}");
+            assert!(lines.len() <= 2, "{lines:?}");
+            if parts::tests::is_plain(format) {
+                let at = parts::tests::find(&ours, &needle) + 10;
+                let mut flipped = ours.clone();
+                flipped[at] ^= 1;
+                let name = format!("{}{LARGE}", parts::tests::prefix(format));
+                let expected =
+                    format!("{}: differs from byte {at} on, in {name} at its byte 299990", format.file());
+                assert_eq!(said(format, &ours, &flipped), [expected]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_more_moves_all_others_and_is_no_difference_of_them() {
+        let tree = parts::tests::tree();
+        let mut changed = tree.clone();
+        changed.put("/aaa", Node::file(0o644, vec![1; 9000], &Origin::from("test"))).unwrap();
+        for format in Format::ALL {
+            let images = [&tree, &changed].map(|tree| parts::tests::image(format, tree));
+            let lines = said(format, &images[0], &images[1]);
+            assert_eq!(lines.len(), 1, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_read_is_told_as_that() {
+        let ours = parts::tests::image(Format::Erofs, &parts::tests::tree());
+        let mut theirs = ours.clone();
+        theirs[1024] ^= 1;
+        assert_eq!(
+            said(Format::Erofs, &ours, &theirs),
+            [
+                "rootfs.erofs: differs from byte 1024 on, in its own metadata",
+                "rootfs.erofs: the second one's files cannot be read"
             ]
         );
     }

@@ -3,14 +3,13 @@
 //! In one order, so that a later source can say more of what an earlier one has put there: base or packages, what of them is
 //! pruned, directories, single files, the agent; and what a system of packages needs when all is there.
 
-use std::fs;
 use std::path::Path;
 
 use guest_arch::Arch;
 use guest_debian::Laid;
 use guest_tree::{Attributes, Content, Kind, Node, Origin, Tree};
 
-use crate::error::{Error, at};
+use crate::error::Error;
 use crate::recipe::{Extension, FileEntry, Recipe, Said, What};
 use crate::source::{directory, oci};
 
@@ -37,7 +36,7 @@ pub(crate) fn compose(
         oci::add_layout(&mut tree, layout, Some("latest"), arch, &Origin::from("busybox"))
             .map_err(Error::Busybox)?;
     }
-    crate::packages::prune(&mut tree, recipe);
+    crate::packages::prune(&mut tree, recipe)?;
     clear_set_id(&mut tree, &recipe.set_id)?;
     for entry in &recipe.directories {
         let origin = Origin::from(format!("the directory {}", entry.said.value));
@@ -77,6 +76,7 @@ fn clear_set_id(tree: &mut Tree, keep: &[Said<String>]) -> Result<(), Error> {
         // On a directory the group's bit only says which group new files are of.
         if matches!(node.kind, Kind::File(_)) && !is_kept {
             node.attributes.mode &= !0o6000;
+            node.attributes.xattrs.remove("security.capability");
         }
     }
     Ok(())
@@ -85,7 +85,7 @@ fn clear_set_id(tree: &mut Tree, keep: &[Said<String>]) -> Result<(), Error> {
 fn file(tree: &mut Tree, entry: &FileEntry, origin: &Origin) -> Result<(), Error> {
     let kind = match &entry.what {
         What::Text(text) => Kind::File(text.as_str().into()),
-        What::From(_, path) => Kind::File(fs::read(path).map_err(at("read", path))?.into()),
+        What::From(_, path) => Kind::File(directory::read(path)?.into()),
         What::Link(target) => Kind::Symlink(target.into()),
         What::Device { major, minor } => Kind::CharDevice { major: *major, minor: *minor },
         What::Directory => Kind::Directory,
@@ -102,4 +102,33 @@ fn agent(tree: &mut Tree, recipe: &Recipe, binary: Content) -> Result<(), Error>
         tree.replace(link, Node::symlink(&recipe.agent.path, &origin))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Place;
+
+    #[test]
+    fn rights_are_lent_by_name_or_not_at_all() {
+        let (mut tree, origin) = (Tree::new(), Origin::from("base"));
+        for path in ["/bin/su", "/bin/evil"] {
+            let mut node = Node::file(0o6755, "x", &origin);
+            for name in ["security.capability", "user.x"] {
+                node.attributes.xattrs.insert(name.to_owned(), vec![1]);
+            }
+            tree.put(path, node).unwrap();
+        }
+        tree.put("/var/mail", Node::directory(0o2775, &origin)).unwrap();
+        tree.put("/su", Node::symlink("bin/su", &origin)).unwrap();
+        let said = |path: &str| Said { value: path.to_owned(), place: Place::for_tests() };
+        clear_set_id(&mut tree, &[said("/su")]).unwrap();
+        let of = |path: &str| {
+            let attributes = &tree.get(path).unwrap().attributes;
+            (attributes.mode, attributes.xattrs.len())
+        };
+        assert_eq!((of("/bin/su"), of("/bin/evil"), of("/var/mail")), ((0o6755, 2), (0o755, 1), (0o2775, 0)));
+        let error = clear_set_id(&mut tree, &[said("/none")]).unwrap_err().to_string();
+        assert!(error.ends_with("test.toml, line 1, key: there is no /none in this image"), "{error}");
+    }
 }

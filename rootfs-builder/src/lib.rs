@@ -18,11 +18,14 @@ mod elf;
 mod error;
 pub mod expected;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod image;
 mod libseccomp;
 pub mod lock;
 mod oci_layout;
 pub mod packages;
+mod parts;
 pub mod recipe;
 mod source;
 mod std_source;

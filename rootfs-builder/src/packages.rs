@@ -69,7 +69,7 @@ pub fn lay(packages: &[Package], arch: Arch, cache: &Cache, progress: &Progress)
     for package in packages {
         found.push(match fetch(cache, &package.pin(), progress) {
             Ok(_) => package.clone(),
-            Err(guest_inputs::Error::Download { .. }) => {
+            Err(guest_inputs::Error::Download { absent: true, .. }) => {
                 Mirror::open(cache, progress)?.find(package, arch)?
             }
             Err(other) => return Err(other.into()),
@@ -78,13 +78,24 @@ pub fn lay(packages: &[Package], arch: Arch, cache: &Cache, progress: &Progress)
     Ok(guest_debian::lay(&found, cache, progress)?)
 }
 
-/// Takes out of a tree what a recipe does not want.
-pub(crate) fn prune(tree: &mut Tree, recipe: &Recipe) {
+/// Takes out of a tree what a recipe does not want. A pattern of its own that does nothing is a mistake; one of a recipe that
+/// it extends may have been about packages that are not here.
+pub(crate) fn prune(tree: &mut Tree, recipe: &Recipe) -> Result<(), Error> {
     let patterns = |list: &[Said<String>]| -> Vec<String> {
         list.iter().map(|said| said.value.trim_start_matches('/').to_owned()).collect()
     };
     let (exclude, keep) = (patterns(&recipe.prune), patterns(&recipe.keep));
-    guest_debian::prune(tree, Prune { exclude: &exclude, keep: &keep });
+    let idle = guest_debian::prune(tree, Prune { exclude: &exclude, keep: &keep });
+    for (list, places, what) in [
+        (&recipe.prune, idle.exclude, "matches nothing in base and packages"),
+        (&recipe.keep, idle.keep, "keeps nothing: prune takes nothing that it matches"),
+    ] {
+        let own = places.into_iter().map(|place| &list[place]).find(|said| said.place.is_in(&recipe.path));
+        if let Some(said) = own {
+            return Err(said.place.wrong(format!("{:?} {what}", said.value)).into());
+        }
+    }
+    Ok(())
 }
 
 /// Does what is left to do for a system of packages.
@@ -145,5 +156,28 @@ mod tests {
         );
         let through = unresolved("libnone (>= 2)", &["libx", "bash", "the recipe"]);
         assert!(through.contains("mine.toml, line 5, packages.install: package libnone"), "{through}");
+    }
+
+    #[test]
+    fn an_idle_pattern_is_a_mistake_of_the_recipe_that_says_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let recipe = |name: &str, text: &str| {
+            let path = dir.path().join(format!("{name}.toml"));
+            std::fs::write(&path, text).unwrap();
+            Recipe::load(path.to_str().unwrap()).unwrap()
+        };
+        let pruned = |recipe: &Recipe| {
+            let mut tree = Tree::new();
+            tree.put("/doc/a", guest_tree::Node::file(0o644, "", &"test".into())).unwrap();
+            prune(&mut tree, recipe).map_err(|error| error.to_string())
+        };
+        let below = recipe("below", "extends = 'minimal'\nprune = ['/doc/*',\n'/dco/*']\n");
+        let error = pruned(&below).unwrap_err();
+        let says = "below.toml, line 3, prune: \"/dco/*\" matches nothing in base and packages";
+        assert!(error.ends_with(says), "{error}");
+        let kept = recipe("kept", "extends = './below.toml'\nkeep = ['/man/*']\n");
+        let error = pruned(&kept).unwrap_err();
+        assert!(error.contains("kept.toml, line 2, keep: \"/man/*\" keeps nothing"), "{error}");
+        assert_eq!(pruned(&recipe("above", "extends = './below.toml'\n")), Ok(()));
     }
 }

@@ -30,6 +30,7 @@ use rootfs_builder::expected::Differences;
 use rootfs_builder::{Format, Recipe, compare};
 
 use crate::build_image::{self, Choice};
+use crate::scratch::Scratch;
 use crate::stage::Stages;
 use elsewhere::Elsewhere;
 
@@ -106,9 +107,8 @@ pub(crate) fn check(
     keep: Option<&Path>,
     expect: bool,
 ) -> Result<Vec<Verdict>> {
-    let temporary =
-        tempfile::Builder::new().prefix("husk-other-").tempdir().context("cannot make a directory")?;
-    let first = keep.unwrap_or(temporary.path()).join("first");
+    let temporary = Scratch::new()?;
+    let first = keep.unwrap_or(&temporary.path()).join("first");
     let elsewhere = Elsewhere::prepare(&temporary.path().join("a b"), shared)?;
     println!("varied: {}", elsewhere.varied.join(", "));
     println!("shared: {}", elsewhere.shared.join(", "));

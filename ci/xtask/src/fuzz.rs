@@ -1,6 +1,7 @@
-//! `cargo xtask fuzz`: feeds what the agent reads from strangers with what strangers might write.
+//! `cargo xtask fuzz`: feeds what the agent and the builder read from strangers with what strangers might write.
 //!
-//! The targets are programs of `agent/fuzz`, a workspace of its own that wants nightly Rust for its coverage counters.
+//! The targets are programs of the crates in [`CRATES`], workspaces of their own that want nightly Rust for its coverage
+//! counters.
 //! They are built here with the flags that cargo-fuzz would pass, so that nothing needs to be installed, and without a
 //! sanitizer: the code is safe Rust, where what goes wrong panics. What a run has learnt is kept in the target
 //! directory for the next.
@@ -14,6 +15,9 @@ use guest_arch::Arch;
 
 use crate::workspace;
 
+/// Where targets are.
+const CRATES: [&str; 2] = ["agent/fuzz", "rootfs-builder/fuzz"];
+
 /// What makes rustc count edges and compare operands for libFuzzer.
 const RUSTFLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
@@ -23,27 +27,36 @@ const RUSTFLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanit
 const HANG: &str = "-timeout=30";
 
 pub(crate) fn run(target: Option<&str>, seconds: u64) -> Result<()> {
-    let crate_dir = workspace::root().join("agent/fuzz");
-    let mut targets = names(&crate_dir.join("fuzz_targets"))?;
-    if let Some(target) = target {
-        if !targets.iter().any(|name| name == target) {
-            bail!("no target {target:?}: there are {}", targets.join(", "));
-        }
-        targets = vec![target.to_owned()];
+    let mut known = Vec::new();
+    for dir in CRATES.map(|name| workspace::root().join(name)) {
+        let names = names(&dir.join("fuzz_targets"))?;
+        known.push((dir, names));
     }
+    if let Some(target) = target {
+        let all: Vec<_> = known.iter().flat_map(|(_, names)| names.clone()).collect();
+        if !all.iter().any(|name| name == target) {
+            bail!("no target {target:?}: there are {}", all.join(", "));
+        }
+        known.iter_mut().for_each(|(_, names)| names.retain(|name| name == target));
+    }
+    known.iter().filter(|(_, names)| !names.is_empty()).try_for_each(|(dir, names)| fuzz(dir, names, seconds))
+}
+
+/// Runs targets of one crate.
+fn fuzz(crate_dir: &Path, targets: &[String], seconds: u64) -> Result<()> {
     let dir = workspace::target().join("fuzz");
-    let programs = build(&crate_dir, &dir, &targets)?;
+    let programs = build(crate_dir, &dir, targets)?;
     for target in targets {
-        let (learnt, broken) = (dir.join("corpus").join(&target), dir.join("broken").join(&target));
+        let (learnt, broken) = (dir.join("corpus").join(target), dir.join("broken").join(target));
         for dir in [&learnt, &broken] {
             fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         }
-        let mut fuzzer = Command::new(programs.join(&target));
+        let mut fuzzer = Command::new(programs.join(target));
         fuzzer.args([HANG, "-rss_limit_mb=2048", "-print_final_stats=1"]);
         fuzzer.arg(format!("-max_total_time={seconds}"));
         fuzzer.arg(format!("-artifact_prefix={}/", broken.display()));
         // What it learns goes into the first directory.
-        fuzzer.arg(&learnt).arg(crate_dir.join("seeds").join(&target));
+        fuzzer.arg(&learnt).arg(crate_dir.join("seeds").join(target));
         println!("{target}: {seconds} s");
         let status = fuzzer.status().with_context(|| format!("cannot run {target}"))?;
         if !status.success() {

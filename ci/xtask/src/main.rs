@@ -13,6 +13,7 @@ mod image;
 mod kernel;
 mod kernel_config;
 mod lock;
+mod scratch;
 mod stage;
 mod test;
 mod verify_image;
@@ -91,9 +92,9 @@ enum Command {
         #[arg(long)]
         install_deps: bool,
     },
-    /// Feed what the agent reads from strangers with what strangers might write; needs nightly Rust
+    /// Feed what agent and builder read from strangers with what strangers might write; needs nightly Rust
     Fuzz {
-        /// One of the programs of agent/fuzz; all of them, one after the other, if none is named
+        /// One of the programs of agent/fuzz and rootfs-builder/fuzz; all of them, one after the other, if none is named
         target: Option<String>,
         /// How long each of them runs
         #[arg(long, default_value_t = 600)]

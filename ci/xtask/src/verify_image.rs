@@ -10,6 +10,7 @@ use rootfs_builder::{Format, verify};
 
 use crate::build_image::{self, Choice};
 use crate::check_reproducible;
+use crate::scratch::Scratch;
 use crate::stage::Stages;
 
 #[derive(Args)]
@@ -48,8 +49,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn rebuilt(choice: &Choice, dir: &Path) -> Result<Vec<String>> {
-    let out = tempfile::tempdir()?;
+    let out = Scratch::new()?;
     let image =
-        build_image::build(choice, choice.archs[0], Profile::Guest, out.path(), &mut Stages::default())?;
+        build_image::build(choice, choice.archs[0], Profile::Guest, &out.path(), &mut Stages::default())?;
     check_reproducible::compare(dir, &image.dir)
 }

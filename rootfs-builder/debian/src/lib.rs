@@ -16,6 +16,8 @@ mod copyright;
 mod date;
 mod error;
 mod finish;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod index;
 mod keyring;
 mod laid;
@@ -36,7 +38,7 @@ pub use index::Packages;
 pub use laid::{Laid, SetId, lay};
 pub use mirror::Mirror;
 pub use package::Package;
-pub use prune::{Prune, prune};
+pub use prune::{Idle, Prune, prune};
 pub use release::{Age, Release};
 pub use resolve::{Request, Resolution, Waived, resolve};
 pub use version::Version;

@@ -88,6 +88,8 @@ impl<'a> Mirror<'a> {
                 Err(Error::Inputs(guest_inputs::Error::Download { absent: true, .. })) => {
                     tried.push(format!("{suite} (not served)"));
                 }
+                // A mirror that does not answer for one suite does not for the next.
+                Err(error @ Error::Inputs(guest_inputs::Error::Download { .. })) => return Err(error),
                 Err(error) => tried.push(format!("{suite} ({error})")),
             }
         }

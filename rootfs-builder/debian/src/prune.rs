@@ -14,10 +14,32 @@ pub struct Prune<'a> {
     pub keep: &'a [String],
 }
 
+/// Patterns that came to nothing, by their places in the lists.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Idle {
+    /// Of those that exclude: nothing matches them.
+    pub exclude: Vec<usize>,
+    /// Of those that keep: nothing that would have gone matches them.
+    pub keep: Vec<usize>,
+}
+
 /// Takes files and links out of a tree, and the directories that match and have nothing in them then. Says
-/// how many bytes went.
-pub fn prune(tree: &mut Tree, what: Prune<'_>) -> u64 {
-    let before = tree.content_size();
+/// which patterns did nothing.
+pub fn prune(tree: &mut Tree, what: Prune<'_>) -> Idle {
+    let paths = |among: &[String]| -> Vec<String> {
+        let texts = tree.iter().filter_map(|(path, _)| path.to_str());
+        texts
+            .filter(|path| among.iter().any(|p| is_match(p.as_bytes(), path.as_bytes())))
+            .map(str::to_owned)
+            .collect()
+    };
+    let wanted_gone = paths(what.exclude);
+    let idle = |patterns: &[String]| -> Vec<usize> {
+        let is_idle =
+            |pattern: &String| !wanted_gone.iter().any(|path| is_match(pattern.as_bytes(), path.as_bytes()));
+        (0..).zip(patterns).filter(|(_, pattern)| is_idle(pattern)).map(|(place, _)| place).collect()
+    };
+    let idle = Idle { exclude: idle(what.exclude), keep: idle(what.keep) };
     let matches = |patterns: &[String], path: &Path| {
         path.to_str()
             .is_some_and(|path| patterns.iter().any(|pattern| is_match(pattern.as_bytes(), path.as_bytes())))
@@ -33,7 +55,7 @@ pub fn prune(tree: &mut Tree, what: Prune<'_>) -> u64 {
             tree.remove(path);
         }
     }
-    before - tree.content_size()
+    idle
 }
 
 /// Goes back to the last star when a text does not go on as the pattern does: at most their lengths
@@ -91,10 +113,24 @@ mod tests {
         tree.put("usr/share/doc/c", Node::symlink("a", &origin)).unwrap();
         let exclude = ["usr/share/doc/*".to_owned(), "usr/share/man*".to_owned()];
         let keep = ["usr/share/doc/*/copyright".to_owned()];
-        assert_eq!(prune(&mut tree, Prune { exclude: &exclude, keep: &keep }), 4);
+        assert_eq!(prune(&mut tree, Prune { exclude: &exclude, keep: &keep }), Idle::default());
         let paths: Vec<_> = tree.iter().map(|(path, _)| path.to_str().unwrap()).collect();
         let left = ["", "usr", "usr/bin", "usr/bin/x", "usr/share", "usr/share/doc", "usr/share/doc/a"];
         assert_eq!(paths[..7], left);
         assert_eq!(paths[7..], ["usr/share/doc/a/copyright"]);
+    }
+
+    #[test]
+    fn patterns_that_do_nothing_are_told() {
+        let mut tree = Tree::new();
+        for path in ["doc/a", "man/b"] {
+            tree.put(path, Node::file(0o644, "", &Origin::from("test"))).unwrap();
+        }
+        let exclude = ["dco/*", "doc/*", "doc/a"].map(str::to_owned);
+        // Nothing takes /man/b.
+        let keep = ["man/*", "doc/?"].map(str::to_owned);
+        let idle = prune(&mut tree, Prune { exclude: &exclude, keep: &keep });
+        assert_eq!(idle, Idle { exclude: vec![0], keep: vec![0] });
+        assert!(tree.get("doc/a").is_some());
     }
 }

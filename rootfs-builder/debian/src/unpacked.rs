@@ -5,10 +5,12 @@
 //! devices, pipes, sparse files, and whatever is larger than anything in Debian. Its scripts are not even
 //! looked at.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use guest_inputs::{Cache, DebMember, Key, Progress, confined};
 use serde::{Deserialize, Serialize};
@@ -26,6 +28,8 @@ struct Budget {
 }
 
 const BUDGET: Budget = Budget { file: 2 << 30, package: 8 << 30, entries: 200_000 };
+/// The most that stands between two entries: the tar crate holds names, and records of them, in memory.
+const NAMES: u64 = 1 << 20;
 /// Where the list of a package's files is among its cached ones.
 const LIST: &str = "list.json";
 
@@ -91,12 +95,16 @@ impl Unpacked {
 /// Lays a package's list and contents into a directory.
 fn take_apart(deb: &Path, package: &str, into: &Path, budget: Budget) -> Result<(), Error> {
     let control = read_control(deb, package)?;
-    let limited = Limited { data: guest_inputs::open_deb(deb, DebMember::Data)?, left: budget.package };
+    let limited = Limited::new(guest_inputs::open_deb(deb, DebMember::Data)?, budget.package);
+    let names = limited.names.clone();
     let mut parts =
         Parts { package, into, budget, entries: Vec::new(), contents: 0, by_path: BTreeMap::new() };
     let mut tar = tar::Archive::new(limited);
     for entry in tar.entries().map_err(at("read", deb))? {
-        parts.take(&mut entry.map_err(at("read", deb))?)?;
+        let mut entry = entry.map_err(at("read", deb))?;
+        names.set(u64::MAX);
+        parts.take(&mut entry)?;
+        names.set(NAMES);
     }
     let path = into.join(LIST);
     let list = List { control, entries: parts.entries };
@@ -104,12 +112,19 @@ fn take_apart(deb: &Path, package: &str, into: &Path, budget: Budget) -> Result<
     fs::write(&path, text).map_err(at("write", &path))
 }
 
+/// A package taken apart under a budget that a machine has the time for.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn apart_for_fuzzing(deb: &Path, into: &Path) -> Result<Unpacked, Error> {
+    take_apart(deb, "p 1", into, Budget { file: 1 << 20, package: 4 << 20, entries: 100 })?;
+    Unpacked::read(into.to_owned())
+}
+
 /// The control file, out of its archive, in which there are also scripts.
 fn read_control(deb: &Path, package: &str) -> Result<String, Error> {
     /// Longer than any.
     const LIMIT: u64 = 1 << 20;
     let wrong = |what: String| Error::Package { package: package.to_owned(), what };
-    let limited = Limited { data: guest_inputs::open_deb(deb, DebMember::Control)?, left: 64 * LIMIT };
+    let limited = Limited::new(guest_inputs::open_deb(deb, DebMember::Control)?, 64 * LIMIT);
     let mut tar = tar::Archive::new(limited);
     for entry in tar.entries().map_err(at("read", deb))? {
         let mut entry = entry.map_err(at("read", deb))?;
@@ -145,7 +160,16 @@ impl Parts<'_> {
         }
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let package = self.package.to_owned();
-        let refuse = |what: String| Error::Package { package, what: format!("{name:?} {what}") };
+        let refuse = |what: String| {
+            let package = package.clone();
+            Error::Package { package, what: format!("{name:?} {what}") }
+        };
+        let sparse = |records: tar::PaxExtensions<'_>| {
+            records.flatten().any(|record| record.key_bytes().starts_with(b"GNU.sparse."))
+        };
+        if entry.pax_extensions().map_err(|e| refuse(e.to_string()))?.is_some_and(sparse) {
+            return Err(refuse("is a sparse file".to_owned()));
+        }
         if self.entries.len() == self.budget.entries {
             return Err(refuse(format!("is one file more than the limit of {}", self.budget.entries)));
         }
@@ -229,6 +253,14 @@ fn inside(path: io::Result<std::borrow::Cow<'_, Path>>) -> Result<String, String
 struct Limited<R> {
     data: R,
     left: u64,
+    /// What is left of that before the next entry.
+    names: Rc<Cell<u64>>,
+}
+
+impl<R> Limited<R> {
+    fn new(data: R, left: u64) -> Self {
+        Limited { data, left, names: Rc::new(Cell::new(NAMES)) }
+    }
 }
 
 impl<R: Read> Read for Limited<R> {
@@ -236,6 +268,8 @@ impl<R: Read> Read for Limited<R> {
         let n = self.data.read(into)?;
         let left = self.left.checked_sub(n as u64);
         self.left = left.ok_or_else(|| io::Error::other("it is larger than any package of Debian's"))?;
+        let names = self.names.get().checked_sub(n as u64);
+        self.names.set(names.ok_or_else(|| io::Error::other("a name in it is longer than any of Debian's"))?);
         Ok(n)
     }
 }

@@ -23,7 +23,12 @@ impl Cache {
     pub fn open() -> Result<Self, Error> {
         let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
         let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
-        Self::at(&base.ok_or(Error::NoCacheHome)?.join("husk"))
+        let cache = Self::at(&base.ok_or(Error::NoCacheHome)?.join("husk"))?;
+        // Not only where something is built: whoever has a kernel may never build another.
+        for shelf in fs::read_dir(&cache.root).into_iter().flatten().flatten() {
+            sweep(&shelf.path(), None);
+        }
+        Ok(cache)
     }
 
     /// A cache in a directory of the caller's choice, which is made if it is missing.
@@ -88,7 +93,7 @@ impl Cache {
         if entry.is_dir() {
             return Ok(entry);
         }
-        sweep(&shelf, key);
+        sweep(&shelf, Some(key));
         let half = tempfile::Builder::new()
             .prefix(&half_prefix(key))
             .tempdir_in(&shelf)
@@ -101,12 +106,12 @@ impl Cache {
 }
 
 /// Removes what killed builders left on a shelf, of whatever key: half a kernel is a gigabyte. A half whose lock is held
-/// is somebody's work.
-fn sweep(shelf: &Path, own: &Key) {
+/// is somebody's work, unless it is us who hold it.
+fn sweep(shelf: &Path, own: Option<&Key>) {
     for left in fs::read_dir(shelf).into_iter().flatten().flatten() {
         let name = left.file_name().to_string_lossy().into_owned();
         let Some((prefix, _)) = name.split_once(HALF) else { continue };
-        let abandoned = prefix == format!(".{}", own.hex())
+        let abandoned = own.is_some_and(|own| prefix == format!(".{}", own.hex()))
             || File::open(shelf.join(format!("{prefix}.lock"))).is_ok_and(|lock| lock.try_lock().is_ok());
         if abandoned {
             let _best_effort = fs::remove_dir_all(left.path());

@@ -26,6 +26,14 @@ pub enum Error {
         /// The archive that was looked for.
         archive: crate::Archive,
     },
+    /// A setting of this program's makes no sense.
+    #[error("{variable}={}: is not a number of seconds", value.to_string_lossy())]
+    Timeout {
+        /// The environment variable.
+        variable: &'static str,
+        /// What it says.
+        value: std::ffi::OsString,
+    },
     /// A file would have to be downloaded, and must not be.
     #[error("offline: {what} is not in the cache: build once without --offline")]
     Offline {

@@ -1,7 +1,9 @@
-//! Gets a pinned file from the machine's mirror: checked by size and sha256, kept in the cache, with every wait bounded.
+//! Gets a pinned file from the machine's mirror: checked by size and sha256, kept in the cache, with every wait bounded. A
+//! mirror that falls silent is given up after three times 30 seconds; `HUSK_DOWNLOAD_TIMEOUT` says how many else.
 //! A file that nobody can pin, because it says what is newest, comes without either, and has to prove itself to its reader.
 
 use std::{
+    ffi::OsStr,
     fs::File,
     io::{Read, Write},
     path::{Path, PathBuf},
@@ -20,8 +22,10 @@ use crate::{
 };
 
 const ATTEMPTS: u32 = 3;
-/// Longest silence of a mirror in the middle of a file.
-const STALL: Duration = Duration::from_secs(30);
+/// Longest silence of a mirror, before its answer and in the middle of it, in seconds.
+const STALL: u64 = 30;
+/// The variable that says another.
+const STALL_VARIABLE: &str = "HUSK_DOWNLOAD_TIMEOUT";
 /// Longest download, whatever its speed.
 const WHOLE: Duration = Duration::from_secs(30 * 60);
 
@@ -34,8 +38,8 @@ pub fn fetch(cache: &Cache, pin: &Pin, progress: &Progress) -> Result<PathBuf, E
             return Err(Error::Offline { what: format!("{pin} ({file_name})") });
         }
         let base = mirror::base(pin.archive)?;
-        let task = progress.task(&pin.name);
-        retried(|| download(&base, pin, &into.join(file_name), &task))
+        let (task, stall) = (progress.task(&pin.name), stall()?);
+        retried(&task, || download(&base, pin, &into.join(file_name), stall, &task))
     })?;
     Ok(entry.join(file_name))
 }
@@ -49,10 +53,10 @@ pub fn fetch_current(
     progress: &Progress,
 ) -> Result<Vec<u8>, Error> {
     let base = mirror::base(archive)?;
-    let file = Remote { base: &base, archive, path, called: path.to_owned() };
+    let file = Remote { base: &base, archive, path, called: path.to_owned(), stall: stall()? };
     let task = progress.task(path);
     task.doing("downloading");
-    retried(|| {
+    retried(&task, || {
         let mut bytes = Vec::new();
         file.receive(limit, |chunk| {
             bytes.extend(chunk);
@@ -65,12 +69,24 @@ pub fn fetch_current(
     })
 }
 
-/// Tries again after a failure that may pass.
-fn retried<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+/// How long a mirror may be silent.
+fn stall() -> Result<Duration, Error> {
+    let Some(value) = std::env::var_os(STALL_VARIABLE) else { return Ok(Duration::from_secs(STALL)) };
+    seconds(&value).ok_or(Error::Timeout { variable: STALL_VARIABLE, value })
+}
+
+fn seconds(text: &OsStr) -> Option<Duration> {
+    let seconds = text.to_str()?.parse().ok().filter(|seconds| *seconds > 0)?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// Tries again after a failure that may pass, and says so.
+fn retried<T>(task: &Task, mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
     let mut tries = 1;
     loop {
         match attempt() {
             Err(error) if tries < ATTEMPTS && may_pass(&error) => {
+                task.doing(&format!("trying again: {error}"));
                 thread::sleep(Duration::from_secs(2 * u64::from(tries)));
                 tries += 1;
             }
@@ -79,13 +95,14 @@ fn retried<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error>
     }
 }
 
-/// A full disk stays full, and what is not there does not come; a mirror may recover, and a truncated answer arrive whole the next time.
+/// A full disk stays full, and what is not there does not come; a mirror may recover, and a truncated answer arrive whole
+/// the next time.
 fn may_pass(error: &Error) -> bool {
     matches!(error, Error::Download { absent: false, .. } | Error::Mismatch { .. })
 }
 
-fn download(base: &str, pin: &Pin, to: &Path, task: &Task) -> Result<(), Error> {
-    let remote = Remote { base, archive: pin.archive, path: &pin.path, called: pin.to_string() };
+fn download(base: &str, pin: &Pin, to: &Path, stall: Duration, task: &Task) -> Result<(), Error> {
+    let remote = Remote { base, archive: pin.archive, path: &pin.path, called: pin.to_string(), stall };
     let mut file = File::create(to).map_err(at("create", to))?;
     let (mut size, mut digest) = (0, Sha256::new());
     task.bytes("downloading", 0, pin.size);
@@ -105,22 +122,24 @@ struct Remote<'a> {
     path: &'a str,
     /// What a person calls it.
     called: String,
+    /// How long it may be silent.
+    stall: Duration,
 }
 
 impl Remote<'_> {
     /// Gives the file's bytes to `take`, chunk by chunk. One that is longer than expected is not read to its end: the
     /// last chunk is the one that takes it beyond.
     fn receive(&self, expected: u64, mut take: impl FnMut(&[u8]) -> Result<(), Error>) -> Result<(), Error> {
-        let response = agent().get(format!("{}/{}", self.base, self.path)).call();
+        let response = agent(self.stall).get(format!("{}/{}", self.base, self.path)).call();
         let body = response.map_err(|e| self.refused(&e))?.into_body();
         let chunks = read_aside(body.into_reader());
         let mut size = 0;
         loop {
-            let chunk = match chunks.recv_timeout(STALL) {
+            let chunk = match chunks.recv_timeout(self.stall) {
                 Ok(Ok(chunk)) if chunk.is_empty() => return Ok(()),
                 Ok(Ok(chunk)) => chunk,
                 Ok(Err(error)) => return Err(self.failed(error.to_string())),
-                Err(_) => return Err(self.failed(format!("no data for {} s", STALL.as_secs()))),
+                Err(_) => return Err(self.failed(format!("no data for {} s", self.stall.as_secs()))),
             };
             size += chunk.len() as u64;
             take(&chunk)?;
@@ -163,12 +182,13 @@ fn matches_pin(pin: &Pin, size: u64, sha256: &str) -> Result<(), Error> {
 }
 
 /// Honours the proxy variables, and trusts what this machine trusts.
-fn agent() -> ureq::Agent {
+fn agent(stall: Duration) -> ureq::Agent {
     let tls = ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build();
     let config = ureq::Agent::config_builder()
         .tls_config(tls)
-        .timeout_connect(Some(STALL))
-        .timeout_recv_response(Some(STALL))
+        .timeout_resolve(Some(stall))
+        .timeout_connect(Some(stall))
+        .timeout_recv_response(Some(stall))
         .timeout_recv_body(Some(WHOLE))
         .user_agent("husk")
         .build();
@@ -236,7 +256,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let to = dir.path().join("f");
         let task = Progress::silent().task("t");
-        download(&mirror(response), &pin(), &to, &task).map_err(|e| e.to_string())?;
+        download(&mirror(response), &pin(), &to, Duration::from_secs(STALL), &task)
+            .map_err(|e| e.to_string())?;
         Ok(std::fs::read_to_string(to).unwrap())
     }
 
@@ -286,7 +307,7 @@ mod tests {
         let mut tries = 0;
         let lasting = || at("write", "/x")(std::io::Error::other("full"));
         assert!(
-            retried(|| {
+            retried(&Progress::silent().task("t"), || {
                 tries += 1;
                 Err::<(), _>(lasting())
             })
@@ -296,9 +317,36 @@ mod tests {
         let refused = |response| {
             let dir = tempfile::tempdir().unwrap();
             let task = Progress::silent().task("t");
-            download(&mirror(response), &pin(), &dir.path().join("f"), &task).unwrap_err()
+            let to = dir.path().join("f");
+            download(&mirror(response), &pin(), &to, Duration::from_secs(STALL), &task).unwrap_err()
         };
         assert!(!may_pass(&refused("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")));
         assert!(may_pass(&refused("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")));
+    }
+
+    #[test]
+    fn a_timeout_is_a_number_of_seconds() {
+        assert_eq!(seconds("5".as_ref()), Some(Duration::from_secs(5)));
+        for odd in ["", "0", "-1", "1.5", "5s"] {
+            assert_eq!(seconds(odd.as_ref()), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_mirror_that_falls_silent_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}/debian", listener.local_addr().unwrap());
+        let (to_end, end) = mpsc::channel::<()>();
+        let server = thread::spawn(move || {
+            let (mut peer, _) = listener.accept().unwrap();
+            peer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\na").unwrap();
+            end.recv().unwrap_err();
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let (task, stall) = (Progress::silent().task("t"), Duration::from_secs(1));
+        let error = download(&base, &pin(), &dir.path().join("f"), stall, &task).unwrap_err().to_string();
+        assert_eq!(error, "download p 1: /pool/p.deb from the debian mirror: no data for 1 s");
+        drop(to_end);
+        server.join().unwrap();
     }
 }

@@ -57,6 +57,12 @@ pub fn pinned(workspace: &Path) -> Result<Vec<Input>, Error> {
             ));
         }
     }
+    // What writes the types into the kernels that have some; the same for every architecture. Compilers come before it.
+    if let Ok(tools) = kernel_config::tools(Arch::host(), Variant::Debug)
+        && let Some(pahole) = tools.lines().last()
+    {
+        inputs.push(program("pahole of debug kernels".to_owned(), format!("pahole {pahole}")));
+    }
     inputs.sort();
     Ok(inputs)
 }

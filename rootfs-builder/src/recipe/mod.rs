@@ -172,6 +172,14 @@ impl Recipe {
     }
 }
 
+/// A recipe that is in no file, and extends none.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn of_text(name: &str, text: String) -> Result<Recipe, Error> {
+    let source = Source::new(Path::new(name), text);
+    let form = form::parse(&source)?;
+    resolve(vec![(source, form)])
+}
+
 fn read(path: &Path) -> Result<(Source, Form), Error> {
     let text = std::fs::read_to_string(path);
     let text = text.map_err(|source| Error::Read { path: path.to_owned(), source })?;

@@ -22,6 +22,11 @@ impl Place {
         Error::Value { place: self.clone(), what: what.into() }
     }
 
+    /// Whether it is in this file, and not in one that it extends.
+    pub(crate) fn is_in(&self, file: &Path) -> bool {
+        self.file == file.display().to_string()
+    }
+
     #[cfg(test)]
     pub(crate) fn for_tests() -> Place {
         Place { file: "test.toml".to_owned(), line: 1, key: "key".to_owned() }

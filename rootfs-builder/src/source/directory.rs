@@ -2,7 +2,8 @@
 //!
 //! What it looks like in the image must not depend on the machine: a checkout has other owners, and another umask other
 //! modes, on each. So everything is root's, a directory is 0755, a file 0644, or 0755 if its owner may execute it; a recipe
-//! says anything else with `[[file]]`. Links are taken as they are, and never followed here.
+//! says anything else with `[[file]]`. Links are taken as they are, and never followed here. A file is held in memory, and a
+//! hole counts as what it reads as.
 
 use std::fs::{self, FileType};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -11,6 +12,8 @@ use std::path::Path;
 use guest_tree::{Node, Origin, Tree};
 
 use crate::error::{Error, at};
+
+const MAX_FILE: u64 = 4 << 30;
 
 /// Puts what is in `from` below `path` of the tree, in the place of what is there.
 pub(crate) fn add(tree: &mut Tree, path: &Path, from: &Path, origin: &Origin) -> Result<(), Error> {
@@ -34,11 +37,20 @@ pub(crate) fn add(tree: &mut Tree, path: &Path, from: &Path, origin: &Origin) ->
         } else {
             let executable =
                 entry.metadata().map_err(at("examine", &here))?.permissions().mode() & 0o100 != 0;
-            let content = fs::read(&here).map_err(at("read", &here))?;
+            let content = read(&here)?;
             tree.replace(&there, Node::file(if executable { 0o755 } else { 0o644 }, content, origin))?;
         }
     }
     Ok(())
+}
+
+/// A file's bytes, of which there must not be more than fits into memory.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let length = fs::metadata(path).map_err(at("examine", path))?.len();
+    if length > MAX_FILE {
+        return Err(Error::Unwanted { path: path.to_owned(), what: "larger than 4 GiB" });
+    }
+    fs::read(path).map_err(at("read", path))
 }
 
 /// What nobody has in a directory on purpose: it would be a hole in the image, or would stall its reader here.
@@ -99,6 +111,12 @@ mod tests {
         .unwrap();
         assert_eq!(tree.get("/opt/away").unwrap().kind, Kind::Symlink("/etc/shadow".into()));
         assert_eq!(tree.get("/opt/root").unwrap().kind, Kind::Symlink("/".into()));
+    }
+
+    #[test]
+    fn a_file_that_fills_the_memory_is_refused_by_name() {
+        let error = added(|dir| fs::File::create(dir.join("huge")).unwrap().set_len(1 << 40).unwrap());
+        assert_eq!(error.unwrap_err(), "/x/huge is larger than 4 GiB, which no image is made of");
     }
 
     #[test]

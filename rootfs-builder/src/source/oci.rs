@@ -4,9 +4,13 @@
 //! hashed before anything in it counts. A layer is a stranger's archive all the same: what would leave the tree is refused,
 //! and so are device nodes and files that together would fill the memory.
 
+mod pax;
+
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Cursor, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use guest_arch::Arch;
@@ -14,6 +18,8 @@ use guest_inputs::sha256;
 use guest_tree::{Attributes, Kind, Node, Origin, Tree};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+use pax::Records;
 
 use crate::error::Error;
 use crate::recipe::Base;
@@ -27,9 +33,15 @@ const MAX_DOCUMENT: u64 = 4 << 20;
 /// The most that a layer, or all files of a base, may be when unpacked: it is held in memory.
 const MAX_CONTENT: u64 = 4 << 30;
 
+/// How the key of an extended attribute begins, in all tools that know any.
+const XATTR: &str = "SCHILY.xattr.";
+
 /// Before the name of what a layer takes away, and instead of it for all that lower layers have in a directory.
 const WHITEOUT: &str = ".wh.";
 const OPAQUE: &str = ".wh..wh..opq";
+
+/// An entry of a layer, which is in memory.
+type Entry<'a> = tar::Entry<'a, Cursor<&'a [u8]>>;
 
 /// An index or a manifest: whichever it is has the fields of that.
 #[derive(Deserialize)]
@@ -70,10 +82,22 @@ pub(crate) fn add_layout(
     arch: Arch,
     origin: &Origin,
 ) -> Result<(), String> {
-    let mut content = 0;
+    add_layout_within(tree, layout, reference, arch, origin, MAX_CONTENT)
+}
+
+/// The same with less room than that.
+pub(crate) fn add_layout_within(
+    tree: &mut Tree,
+    layout: &Path,
+    reference: Option<&str>,
+    arch: Arch,
+    origin: &Origin,
+    most: u64,
+) -> Result<(), String> {
+    let mut left = most;
     for layer in layers(layout, reference, arch)? {
-        let archive = unpacked(&layer, blob(layout, &layer, u64::MAX)?)?;
-        put_layer(tree, &archive, origin, &mut content)
+        let archive = unpacked(&layer, blob(layout, &layer, most)?, most)?;
+        put_layer(tree, &archive, origin, &mut left)
             .map_err(|what| format!("layer {}: {what}", layer.digest))?;
     }
     Ok(())
@@ -134,11 +158,14 @@ fn blob(layout: &Path, descriptor: &Descriptor, most: u64) -> Result<Vec<u8>, St
     });
     let hex = hex.ok_or_else(|| format!("{digest:?} is not a sha256 digest"))?;
     if descriptor.size > most {
-        return Err(format!("{digest}: a document of {} bytes", descriptor.size));
+        return Err(format!(
+            "{digest}: has {} bytes, and there must be no more than {most}",
+            descriptor.size
+        ));
     }
     let file = File::open(layout.join("blobs/sha256").join(hex));
     let file = file.map_err(|e| format!("cannot open blob {digest}: {e}"))?;
-    let bytes = read_up_to(file, descriptor.size.min(MAX_CONTENT))?;
+    let bytes = read_up_to(file, descriptor.size)?;
     let found = sha256(&bytes);
     if bytes.len() as u64 != descriptor.size {
         return Err(format!("blob {digest} has {} bytes instead of {}", bytes.len(), descriptor.size));
@@ -164,24 +191,29 @@ fn json<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, String> {
 }
 
 /// A layer's tar.
-fn unpacked(layer: &Descriptor, bytes: Vec<u8>) -> Result<Vec<u8>, String> {
+fn unpacked(layer: &Descriptor, bytes: Vec<u8>, most: u64) -> Result<Vec<u8>, String> {
     let broken = |what: String| format!("layer {}: {what}", layer.digest);
     let packing = layer.media_type.rsplit(['+', '.']).next().unwrap_or_default();
     match packing {
         "tar" => Ok(bytes),
-        "gzip" => read_up_to(flate2::read::MultiGzDecoder::new(&bytes[..]), MAX_CONTENT).map_err(broken),
+        "gzip" => read_up_to(flate2::read::MultiGzDecoder::new(&bytes[..]), most).map_err(broken),
         "zstd" => {
             let decoder = zstd::Decoder::new(&bytes[..]).map_err(|e| broken(e.to_string()))?;
-            read_up_to(decoder, MAX_CONTENT).map_err(broken)
+            read_up_to(decoder, most).map_err(broken)
         }
         _ => Err(broken(format!("{:?} is no kind of layer that is known", layer.media_type))),
     }
 }
 
 /// One layer onto what is there: first what it takes away, then what it brings, in whatever order both stand in it.
-fn put_layer(tree: &mut Tree, archive: &[u8], origin: &Origin, content: &mut u64) -> Result<(), String> {
+fn put_layer(tree: &mut Tree, archive: &[u8], origin: &Origin, left: &mut u64) -> Result<(), String> {
+    let records = pax::records(archive)?;
+    let none = Records::new();
+    let records = |entry: &Entry<'_>| records.get(&entry.raw_header_position()).unwrap_or(&none);
     for entry in tar::Archive::new(Cursor::new(archive)).entries().map_err(text)? {
-        let path = inside(&entry.map_err(text)?)?;
+        let mut entry = entry.map_err(text)?;
+        let records = records(&entry);
+        let path = inside(&mut entry, records)?;
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let parent = path.parent().unwrap_or(Path::new(""));
         if name == OPAQUE {
@@ -200,12 +232,13 @@ fn put_layer(tree: &mut Tree, archive: &[u8], origin: &Origin, content: &mut u64
     }
     for entry in tar::Archive::new(Cursor::new(archive)).entries().map_err(text)? {
         let mut entry = entry.map_err(text)?;
-        let path = inside(&entry)?;
+        let records = records(&entry);
+        let path = inside(&mut entry, records)?;
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name.starts_with(WHITEOUT) {
             continue;
         }
-        put_entry(tree, &mut entry, &path, origin, content)
+        put_entry(tree, &mut entry, records, &path, origin, left)
             .map_err(|what| format!("entry {}: {what}", path.display()))?;
     }
     Ok(())
@@ -213,29 +246,31 @@ fn put_layer(tree: &mut Tree, archive: &[u8], origin: &Origin, content: &mut u64
 
 fn put_entry(
     tree: &mut Tree,
-    entry: &mut tar::Entry<'_, Cursor<&[u8]>>,
+    entry: &mut Entry<'_>,
+    records: &Records,
     path: &Path,
     origin: &Origin,
-    content: &mut u64,
+    left: &mut u64,
 ) -> Result<(), String> {
     use tar::EntryType as T;
-    let id = |id: io::Result<u64>| {
-        u32::try_from(id.map_err(text)?).map_err(|_| "its owner is beyond 32 bits".to_owned())
+    let id = |key: &str, id: io::Result<u64>| {
+        let id = records.get(key).map_or_else(|| id.map_err(text), |id| pax::number(id))?;
+        u32::try_from(id).map_err(|_| "its owner is beyond 32 bits".to_owned())
     };
     let header = entry.header();
     let mut attributes = Attributes::root(header.mode().map_err(text)? & 0o7777);
-    (attributes.uid, attributes.gid) = (id(header.uid())?, id(header.gid())?);
-    let target = |entry: &tar::Entry<'_, _>| -> Result<PathBuf, String> {
-        let target = entry.link_name().map_err(text)?.ok_or("is a link to nothing")?;
+    (attributes.uid, attributes.gid) = (id("uid", header.uid())?, id("gid", header.gid())?);
+    let target = |entry: &Entry<'_>| -> Result<PathBuf, String> {
+        let target = entry.link_name().map_err(text)?.filter(|target| !target.as_os_str().is_empty());
+        let target = target.ok_or("is a link to nothing")?;
+        no_zero(&target)?;
         Ok(target.into_owned())
     };
     let kind = match header.entry_type() {
         T::Regular | T::Continuous | T::GNUSparse => {
             // The size an entry claims is the size it unpacks to, holes too.
-            *content = content.saturating_add(entry.size());
-            if *content > MAX_CONTENT {
-                return Err(format!("the base is larger than {} GiB", MAX_CONTENT >> 30));
-            }
+            let larger = || format!("the base is larger than {} GiB", MAX_CONTENT >> 30);
+            *left = left.checked_sub(entry.size()).ok_or_else(larger)?;
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes).map_err(text)?;
             Kind::File(bytes.into())
@@ -260,16 +295,9 @@ fn put_entry(
         T::XGlobalHeader => return Ok(()),
         other => return Err(format!("is of an unknown kind ({:?})", other.as_byte() as char)),
     };
-    if !matches!(kind, Kind::Symlink(_))
-        && let Some(extensions) = entry.pax_extensions().map_err(text)?
-    {
-        for extension in extensions {
-            let extension = extension.map_err(text)?;
-            let key = extension.key().map_err(text)?;
-            if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
-                attributes.xattrs.insert(name.to_owned(), extension.value_bytes().to_vec());
-            }
-        }
+    if !matches!(kind, Kind::Symlink(_)) {
+        let xattrs = records.iter().filter_map(|(key, value)| Some((key.strip_prefix(XATTR)?, value)));
+        attributes.xattrs.extend(xattrs.map(|(name, value)| (name.to_owned(), value.clone())));
     }
     let is_directory = kind == Kind::Directory;
     let leads_to_directory = |tree: &Tree| {
@@ -290,14 +318,17 @@ fn put_entry(
 }
 
 /// An entry's path in the image.
-fn inside<R: Read>(entry: &tar::Entry<'_, R>) -> Result<PathBuf, String> {
-    let path = entry.path().map_err(text)?;
-    plain(&path).map_err(|what| format!("entry {:?} {what}", String::from_utf8_lossy(&entry.path_bytes())))
+fn inside(entry: &mut Entry<'_>, records: &Records) -> Result<PathBuf, String> {
+    let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+    let wrong = |what: &str| format!("entry {name:?} {what}");
+    pax::check(entry, records).map_err(|what| wrong(&what))?;
+    plain(Path::new(OsStr::from_bytes(&entry.path_bytes()))).map_err(wrong)
 }
 
 /// A path of an archive without what could lead out of it.
 fn plain(path: &Path) -> Result<PathBuf, &'static str> {
     use std::path::Component as C;
+    no_zero(path)?;
     let mut plain = PathBuf::new();
     for part in path.components() {
         match part {
@@ -308,6 +339,11 @@ fn plain(path: &Path) -> Result<PathBuf, &'static str> {
         }
     }
     Ok(plain)
+}
+
+/// A kernel's names end at a zero: what comes behind one would be lost.
+fn no_zero(path: &Path) -> Result<(), &'static str> {
+    if path.as_os_str().as_bytes().contains(&0) { Err("has a zero byte in its path") } else { Ok(()) }
 }
 
 fn text(error: impl ToString) -> String {

@@ -58,7 +58,9 @@ impl Elsewhere {
             fs::create_dir_all(root.join(directory)).with_context(|| format!("cannot make {directory}"))?;
         }
         // A temporary directory is its maker's alone.
-        fs::set_permissions(root.parent().unwrap_or(root), fs::Permissions::from_mode(0o755))?;
+        for above in root.ancestors().skip(1).take(2) {
+            fs::set_permissions(above, fs::Permissions::from_mode(0o755))?;
+        }
         for entry in ["", "home", "home/.cache", "home/.cache/husk", "cargo", "tmp", "out"] {
             if let Some(user) = user {
                 chown(root.join(entry), Some(user), Some(user))?;

@@ -147,6 +147,39 @@ fn a_sparse_file_is_refused_whatever_size_it_claims() {
 }
 
 #[test]
+fn what_extended_headers_say_is_refused_too() {
+    let refused = |records: &[(&str, &[u8])]| {
+        let mut data = tar::Builder::new(Vec::new());
+        data.append_pax_extensions(records.iter().copied()).unwrap();
+        let file = [data.into_inner().unwrap(), tar_of(&[("f", FILE, "", b"x")])].concat();
+        // The end that the first builder has written.
+        let data = [&file[..1024], &file[2048..]].concat();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.deb");
+        let control = tar_of(&[("control", FILE, "", CONTROL.as_bytes())]);
+        fs::write(&path, deb_of(&[("control.tar", &control), ("data.tar", &data)])).unwrap();
+        take_apart(&path, "p 1", dir.path(), BUDGET).unwrap_err().to_string()
+    };
+    assert_eq!(refused(&[("path", b"/etc/shadow")]), "package p 1: \"/etc/shadow\" is absolute");
+    assert_eq!(refused(&[("path", b"a/../../b")]), "package p 1: \"a/../../b\" has .. in its name");
+    assert!(refused(&[("path", b"a\0b")]).ends_with("has a zero byte in its name"));
+    let sparse: [(&str, &[u8]); 2] = [("GNU.sparse.major", b"1"), ("GNU.sparse.realsize", b"99999999999")];
+    assert_eq!(refused(&sparse), "package p 1: \"f\" is a sparse file");
+}
+
+#[test]
+fn a_name_that_fills_the_memory_is_refused() {
+    let long = vec![b'a'; NAMES as usize + 1];
+    let error = refused(&[("././@LongLink", EntryType::GNULongName, "", &long), ("f", FILE, "", b"x")]);
+    assert!(error.starts_with("cannot read "), "{error}");
+    let short = vec![b'a'; 300];
+    let dir = tempfile::tempdir().unwrap();
+    let parts: [Part<'_>; 2] =
+        [("././@LongLink", EntryType::GNULongName, "", &short), ("f", FILE, "", &[0; 3 << 20])];
+    assert_eq!(package(&parts, dir.path()).unwrap().entries[0].path.len(), 300);
+}
+
+#[test]
 fn a_package_without_control_file_or_cut_short_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("p.deb");

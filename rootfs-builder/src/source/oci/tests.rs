@@ -7,10 +7,10 @@ use super::*;
 use crate::recipe::{Place, Said};
 
 /// One entry of a layer: kind, path, target or content, mode.
-type Entry<'a> = (T, &'a str, &'a str, u32);
+type Part<'a> = (T, &'a str, &'a str, u32);
 
 /// A tar with just these, written by hand where the library would refuse to.
-fn tar(entries: &[Entry<'_>]) -> Vec<u8> {
+fn tar(entries: &[Part<'_>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (kind, path, what, mode) in entries {
         let mut header = Header::new_ustar();
@@ -101,7 +101,7 @@ fn higher_layers_hide_and_replace() {
 
 #[test]
 fn what_would_leave_the_image_is_refused() {
-    let error = |entry: Entry<'_>| unpack(&[tar(&[entry])]).unwrap_err();
+    let error = |entry: Part<'_>| unpack(&[tar(&[entry])]).unwrap_err();
     assert!(error((T::Regular, "../x", "", 0o644)).ends_with("entry \"../x\" has .. in its path"));
     assert!(error((T::Regular, "a/../../x", "", 0o644)).contains("has .. in its path"));
     assert!(error((T::Regular, "/etc/passwd", "", 0o644)).ends_with("entry \"/etc/passwd\" is absolute"));
@@ -146,6 +146,75 @@ fn a_huge_file_is_refused_before_it_is_read() {
     layer.resize(512 + 1024, 0);
     let error = unpack(&[layer]).unwrap_err();
     assert!(error.contains("entry big: the base is larger than 4 GiB"), "{error}");
+}
+
+/// A pax record.
+fn record(key: &str, value: &[u8]) -> Vec<u8> {
+    let rest = [b" ", key.as_bytes(), b"=", value, b"\n"].concat();
+    let length = (1..=3).map(|digits| rest.len() + digits).find(|n| n.to_string().len() + rest.len() == *n);
+    [length.unwrap().to_string().into_bytes(), rest].concat()
+}
+
+/// A layer with one empty file, and these bytes as its pax records.
+fn with_records(records: &[u8]) -> Vec<u8> {
+    let mut header = Header::new_ustar();
+    header.set_entry_type(T::XHeader);
+    header.set_size(records.len() as u64);
+    header.set_cksum();
+    let mut layer = header.as_bytes().to_vec();
+    layer.extend(records);
+    layer.resize(layer.len().next_multiple_of(512), 0);
+    layer.extend(tar(&[(T::Regular, "f", "", 0o644)]));
+    layer
+}
+
+#[test]
+fn attributes_have_any_bytes_and_no_other_records_in_them() {
+    let value = b"\n\0\n";
+    let records = [record("SCHILY.xattr.user.x", value), record("uid", b"3000000")].concat();
+    let tree = unpack(&[with_records(&records)]).unwrap();
+    let attributes = &tree.get("f").unwrap().attributes;
+    assert_eq!((&attributes.xattrs["user.x"][..], attributes.uid), (&value[..], 3_000_000));
+    assert!(unpack(&[with_records(&records[1..])]).unwrap_err().contains("malformed"));
+    // To the tar crate this would be the file "g".
+    let error = unpack(&[with_records(&record("SCHILY.xattr.user.x", b"\n10 path=g\n"))]).unwrap_err();
+    assert!(error.ends_with("its path can be read in two ways"), "{error}");
+}
+
+#[test]
+fn what_our_own_writer_says_of_attributes_is_read() {
+    let (mut tree, origin) = (Tree::new(), Origin::from("base"));
+    for (name, value) in [("a", &b"\n"[..]), ("b", b"x\n13 path=zzzz\ny"), ("c", b"")] {
+        let mut node = Node::file(0o644, name, &origin);
+        node.attributes.xattrs.insert("user.x".to_owned(), value.to_vec());
+        node.attributes.uid = 1 << 30;
+        tree.put(format!("{}/{name}", "d".repeat(200)), node).unwrap();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let options = guest_formats::oci::Options {
+        time: 0,
+        arch: Arch::X86_64,
+        reference: "latest".to_owned(),
+        process: guest_formats::oci::Process::default(),
+    };
+    guest_formats::oci::write(&tree, &options, dir.path()).unwrap();
+    let mut read = Tree::new();
+    add_layout(&mut read, dir.path(), None, Arch::X86_64, &origin).unwrap();
+    for (path, node) in tree.iter().filter(|(_, node)| node.kind != Kind::Directory) {
+        assert_eq!(read.get(path).unwrap().attributes, node.attributes, "{}", path.display());
+    }
+}
+
+#[test]
+fn names_that_end_early_are_refused() {
+    let error = unpack(&[with_records(&record("path", b"a\0bc"))]).unwrap_err();
+    assert!(error.contains("has a zero byte in its path"), "{error}");
+    let link =
+        [&with_records(&record("linkpath", b"x\0y"))[..1024], &tar(&[(T::Symlink, "l", "x", 0)])].concat();
+    assert!(unpack(&[link]).unwrap_err().ends_with("has a zero byte in its path"));
+    assert!(unpack(&[tar(&[(T::Symlink, "l", "", 0)])]).unwrap_err().ends_with("is a link to nothing"));
+    let sparse = unpack(&[with_records(&record("GNU.sparse.major", b"1"))]).unwrap_err();
+    assert!(sparse.ends_with("is a sparse file in a form that is not known"), "{sparse}");
 }
 
 #[test]

@@ -1,11 +1,16 @@
-//! `build-image` as its users meet it: without a network, killed in the middle, twice at once. `cargo xtask test` runs these
-//! when the artefacts are built, so that kernel and agent come from the cache.
+//! `build-image` as its users meet it: without a network, killed in the middle, twice at once; `bad_inputs` with mirrors and
+//! disks that fail. `cargo xtask test` runs these when the artefacts are built, so that kernel and agent come from the cache.
 //!
 //! That another user in another place gets the same bytes is `cargo xtask check-reproducible`'s to show.
 
+mod bad_inputs;
+mod mirror;
+mod place;
+
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -60,12 +65,13 @@ fn a_killed_build_leaves_what_was_there() {
     succeeded(&build(out.path(), &[]).output().unwrap());
     let sums = || fs::read(set_in(out.path()).join("SHA256SUMS")).unwrap();
     let before = sums();
-    for milliseconds in [200, 1200, 2200, 3200, 4200] {
-        let mut child = build(out.path(), &[]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    for (milliseconds, signal) in
+        [(200, "KILL"), (1200, "INT"), (2200, "KILL"), (3200, "INT"), (4200, "KILL")]
+    {
+        let child = Group::start(build(out.path(), &[]).stderr(Stdio::null()).stdout(Stdio::null()));
         thread::sleep(Duration::from_millis(milliseconds));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert_eq!(sums(), before, "killed after {milliseconds} ms");
+        let _it_may_have_been_quicker = child.end(signal);
+        assert_eq!(sums(), before, "SIG{signal} after {milliseconds} ms");
         is_whole(&set_in(out.path()));
     }
     succeeded(&build(out.path(), &[]).output().unwrap());
@@ -120,4 +126,33 @@ fn a_recipe_of_ones_own_can_have_files_directories_and_extensions() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("mine.toml, line 4, file.from: there is no file"), "{said}");
     assert!(Manifest::load(&set).is_ok_and(|there| there == manifest), "the old set stays");
+}
+
+/// A build and all that it started, which a terminal's Ctrl-C would reach too. Nothing of it outlives the test.
+pub(crate) struct Group(Child);
+
+impl Group {
+    pub(crate) fn start(command: &mut Command) -> Group {
+        Group(command.process_group(0).spawn().unwrap())
+    }
+
+    fn signal(&self, name: &str) {
+        let group = format!("-{}", self.0.id());
+        let _gone_already = Command::new("kill").args(["-s", name, "--", &group]).status();
+    }
+
+    pub(crate) fn end(mut self, signal: &str) -> ExitStatus {
+        self.signal(signal);
+        self.0.wait().unwrap()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // A child that was waited for has left a number that may be another's by now.
+        if let Ok(None) = self.0.try_wait() {
+            self.signal("KILL");
+            let _status = self.0.wait();
+        }
+    }
 }
