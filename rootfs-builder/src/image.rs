@@ -241,6 +241,7 @@ pub(crate) mod tests {
                 "/ 0755 every image",
                 "/dev 0755 the recipe minimal",
                 "/dev/console 0600 the recipe minimal",
+                "/dev/null 0666 the recipe minimal",
                 "/init 0777 the agent",
                 "/proc 0555 the recipe minimal",
                 "/run 0755 the recipe minimal",

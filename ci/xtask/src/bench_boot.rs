@@ -71,7 +71,8 @@ pub(crate) fn boot(arch: Arch, kernel: &Path, init: &[u8], words: &str) -> Resul
     qemu.args(row.firmware.map(|firmware| ["-bios", firmware]).iter().flatten());
     qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(&ramdisk).args(["-append", &words]);
     qemu.args(["-device", &format!("virtio-serial-{}", row.virtio_bus), "-chardev", "stdio,id=console"]);
-    qemu.args(["-device", "virtconsole,chardev=console"]).stdin(Stdio::null());
+    let console = format!("{},chardev=console", row.console_device);
+    qemu.args(["-device", &console]).stdin(Stdio::null());
     let output = qemu.output().with_context(|| format!("cannot run {}", row.qemu_binary))?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     if said.is_empty() {

@@ -21,6 +21,8 @@ pub(crate) struct Config {
     pub(crate) machine: String,
     /// What virtio devices plug into: `pci` or `ccw`.
     pub(crate) bus: &'static str,
+    /// The device that is the guest's console.
+    pub(crate) console: &'static str,
     pub(crate) accel: Accel,
     /// The processor that is emulated where there is no accelerator.
     pub(crate) emulated_cpu: &'static str,
@@ -77,7 +79,7 @@ impl Config {
         let bus = self.bus;
         add("-mon", "chardev=qmp,mode=control".into());
         add("-device", format!("virtio-serial-{bus},max_ports=4"));
-        add("-device", "virtconsole,chardev=console".into());
+        add("-device", format!("{},chardev=console", self.console));
         add(
             "-device",
             format!("virtserialport,chardev=agent,id={AGENT_PORT_ID},name={}", ports::SERIAL_NAME),
@@ -136,6 +138,7 @@ mod tests {
         Config {
             machine: "q35".into(),
             bus: "pci",
+            console: "virtconsole",
             accel: Accel::Tcg,
             emulated_cpu: "max",
             memory: Memory::from_mib(256).unwrap(),

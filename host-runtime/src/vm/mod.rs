@@ -171,6 +171,7 @@ impl Vm {
         let config = config::Config {
             machine: row.machine.into(),
             bus: row.virtio_bus,
+            console: row.console_device,
             accel,
             emulated_cpu: row.emulated_cpu,
             memory: spec.memory,

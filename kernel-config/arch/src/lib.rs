@@ -45,7 +45,9 @@ pub struct Row {
     pub qemu_binary: &'static str,
     /// Debian's package of that QEMU.
     pub qemu_package: &'static str,
-    /// That QEMU's `-machine`, without what it has on board and no guest of ours uses: less to look for at boot.
+    /// That QEMU's `-machine`, without what it has on board and no guest of ours uses: less to look for at boot. On POWER
+    /// with the firmware that QEMU plays itself (VOF, since 6.2): SLOF, an interpreter of Forth that is emulated in its
+    /// turn, takes as long as all of Linux after it.
     pub machine: &'static str,
     /// File name of the firmware among QEMU's that starts a kernel sooner than the machine's own.
     pub firmware: Option<&'static str>,
@@ -62,6 +64,8 @@ pub struct Row {
     pub emulated_cmdline: &'static str,
     /// The console's name in the guest, without `/dev/`.
     pub console: &'static str,
+    /// The device of QEMU's behind it. Where the firmware needs a terminal, and knows none of virtio's, its own.
+    pub console_device: &'static str,
     /// What a cross compiler's programs begin with (`CROSS_COMPILE=`).
     pub cross_compile: &'static str,
     /// Debian's package of that cross compiler.
@@ -175,6 +179,7 @@ const X86_64: Row = Row {
     emulated_cpu: "max,-erms",
     emulated_cmdline: "nolapic_timer no_timer_check noreplace-smp",
     console: "hvc0",
+    console_device: "virtconsole",
     cross_compile: "x86_64-linux-gnu-",
     cross_package: "gcc-x86-64-linux-gnu",
     kernel_fragments: &["common", "pci", "hotplug", "pmem", "acpi"],
@@ -201,6 +206,7 @@ const AARCH64: Row = Row {
     emulated_cpu: "max,pauth-impdef=on",
     emulated_cmdline: "",
     console: "hvc0",
+    console_device: "virtconsole",
     cross_compile: "aarch64-linux-gnu-",
     cross_package: "gcc-aarch64-linux-gnu",
     kernel_fragments: &["common", "pci", "hotplug", "pmem", "acpi", "devicetree"],
@@ -227,6 +233,7 @@ const S390X: Row = Row {
     emulated_cpu: "max",
     emulated_cmdline: "",
     console: "hvc0",
+    console_device: "virtconsole",
     cross_compile: "s390x-linux-gnu-",
     cross_package: "gcc-s390x-linux-gnu",
     kernel_fragments: &["common"],
@@ -248,11 +255,12 @@ const POWERPC64LE: Row = Row {
     oci: "ppc64le",
     qemu_binary: "qemu-system-ppc64",
     qemu_package: "qemu-system-ppc",
-    machine: "pseries",
+    machine: "pseries,x-vof=on",
     firmware: None,
     emulated_cpu: "power9",
     emulated_cmdline: "",
     console: "hvc0",
+    console_device: "spapr-vty",
     cross_compile: "powerpc64le-linux-gnu-",
     cross_package: "gcc-powerpc64le-linux-gnu",
     kernel_fragments: &["common", "pci"],
@@ -279,6 +287,7 @@ const RISCV64: Row = Row {
     emulated_cpu: "rv64",
     emulated_cmdline: "",
     console: "hvc0",
+    console_device: "virtconsole",
     cross_compile: "riscv64-linux-gnu-",
     cross_package: "gcc-riscv64-linux-gnu",
     kernel_fragments: &["common", "pci", "hotplug", "pmem", "devicetree"],

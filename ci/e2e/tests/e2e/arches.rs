@@ -9,7 +9,9 @@ use std::time::Duration;
 use agent_api::agent::ListInterfacesRequest;
 use agent_api::oci::{LinuxSeccomp, LinuxSyscall};
 use e2e::{Boot, Disk, Settings, disk_address, storage, test};
+use guest_manifest::Manifest;
 use husk::agent::Stream;
+use kernel_config::golden;
 use protobuf::MessageField;
 use sha2::{Digest, Sha256};
 use ttrpc::context;
@@ -25,6 +27,21 @@ fn the_guest_is_healthy_and_what_the_artefacts_say() {
         guest.agent().check().await.unwrap();
         let done = guest.container("c1").sh("uname -m; exit 7").run().await;
         assert_eq!((done.status, done.text()), (7, Settings::get().arch().row().uname));
+    });
+}
+
+#[test]
+fn the_kernel_is_the_one_with_the_golden_configuration() {
+    test(async |guest| {
+        let settings = Settings::get();
+        let manifest = Manifest::load(&settings.artefacts).unwrap();
+        let variant = manifest.variant.parse().unwrap();
+        let golden = golden::path(&manifest.kernel_version, settings.arch(), variant);
+        let golden = std::fs::read_to_string(&golden).unwrap_or_else(|e| panic!("{}: {e}", golden.display()));
+        let version = guest.container("c1").sh("cat /proc/version").run().await.ok();
+        let wanted =
+            format!("Linux version {}-husk (husk@config-{})", manifest.kernel_version, golden::mark(&golden));
+        assert!(version.starts_with(&wanted), "{version} does not begin with {wanted}");
     });
 }
 
