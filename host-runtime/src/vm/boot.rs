@@ -89,8 +89,8 @@ fn completed(base: &str, machine: &str, extra: &[String]) -> String {
 
 /// The manifest's text to the letter, then the machine's words, of which only an emulator has any, then the caller's. Who
 /// measures a VM with its root on a disk measures its command line, which says what the disk must hold, and computes it
-/// from the manifest: we have no word in it. Nobody measures an emulated machine; and without its words one boot in twenty
-/// on a busy host ended in a timer that the kernel took for broken.
+/// from the manifest: we have no word in it. Nobody measures an emulated machine; and without its words two boots of forty
+/// on a busy host reset before they had a console.
 fn exact(base: &str, machine: &str, extra: &[String]) -> String {
     let words = [base, machine].into_iter().chain(extra.iter().map(String::as_str));
     words.filter(|words| !words.is_empty()).collect::<Vec<_>>().join(" ")

@@ -394,20 +394,33 @@ async fn with_share<T>(
     }
 }
 
-/// Connects and checks. The serial port carries the signal that the guest is ready; with vsock the listener may come
-/// a moment later, so a refusal is asked again there.
+/// Connects and checks. A guest that dies meanwhile takes the connection along before it is known why: that is waited for,
+/// as it says more than a connection that failed.
 async fn first_answer(socket: &Path, fate: &Fate) -> Result<agent::Client, Error> {
+    const MOMENT: Duration = Duration::from_secs(2);
+    let error = match fate.guard(answer(socket, fate)).await? {
+        Ok(client) => return Ok(client),
+        Err(error) => error,
+    };
+    match tokio::time::timeout(MOMENT, fate.gone()).await {
+        Ok(gone) => Err(Error::Gone(gone)),
+        Err(_) => Err(Error::Agent(error.into())),
+    }
+}
+
+/// The serial port carries the signal that the guest is ready; with vsock the listener may come a moment later, so a
+/// refusal is asked again there.
+async fn answer(socket: &Path, fate: &Fate) -> Result<agent::Client, agent::Error> {
     loop {
-        let connected = fate.guard(agent::Client::connect(socket, Some(fate.clone()))).await?;
-        match connected {
+        match agent::Client::connect(socket, Some(fate.clone())).await {
             Ok(client) => {
-                client.check().await.map_err(|e| Error::Agent(e.into()))?;
+                client.check().await?;
                 return Ok(client);
             }
             Err(agent::Error::Connect(transport::Error::Refused(_))) => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            Err(e) => return Err(Error::Agent(e.into())),
+            Err(error) => return Err(error),
         }
     }
 }
