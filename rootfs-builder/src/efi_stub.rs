@@ -36,6 +36,11 @@ pub fn efi_stub(cache: &Cache, arch: Arch, progress: &Progress) -> Result<PathBu
     Ok(entry.join("stub"))
 }
 
+/// Whether there is one.
+pub(crate) fn is_there(arch: Arch) -> bool {
+    all().is_ok_and(|stubs| stubs.contains_key(arch.name()))
+}
+
 /// What is pinned, by the guest architecture's name.
 pub(crate) fn pins() -> Result<Vec<(String, Pin)>, Error> {
     Ok(all()?.into_iter().map(|(arch, stub)| (arch, stub.package)).collect())

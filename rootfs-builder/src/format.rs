@@ -49,7 +49,7 @@ impl Format {
     /// All that an architecture has.
     #[must_use]
     pub fn all_for(arch: Arch) -> Vec<Format> {
-        let has_efi = arch.row().efi.is_some();
+        let has_efi = crate::efi_stub::is_there(arch);
         Format::ALL.into_iter().filter(|format| has_efi || *format != Format::Uki).collect()
     }
 

@@ -97,7 +97,7 @@ async fn counted_boots(settings: &Settings) -> Vec<f64> {
         .arg(manifest.kernel_path(&settings.artefacts))
         .arg("-initrd")
         .arg(&ramdisk)
-        .args(["-append", &format!("{cmdline} {}", arch.emulated_cmdline)])
+        .args(["-append", &format!("{cmdline} {}", arch.emulated_words(1))])
         .args(["-device", "virtio-serial-pci", "-chardev", "stdio,id=console"])
         .args(["-device", "virtconsole,chardev=console"])
         .stdin(Stdio::null())

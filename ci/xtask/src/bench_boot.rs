@@ -63,7 +63,7 @@ pub(crate) fn boot(arch: Arch, kernel: &Path, init: &[u8], words: &str) -> Resul
     let ramdisk = dir.path().join("initrd");
     fs::write(&ramdisk, self::ramdisk(init.to_vec())?)?;
     let row = arch.row();
-    let words = format!("quiet console={} panic=-1 {words} {}", row.console, row.emulated_cmdline);
+    let words = format!("quiet console={} panic=-1 {words} {}", row.console, row.emulated_words(1));
     let mut qemu = Command::new("timeout");
     qemu.args([DEADLINE, row.qemu_binary, "-M", row.machine, "-cpu", row.emulated_cpu, "-m", "256M"]);
     qemu.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);

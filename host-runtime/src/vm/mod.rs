@@ -167,7 +167,7 @@ impl Vm {
             }
         };
         let accel = Accel::detect(artefacts.arch);
-        let of_machine = if accel == Accel::Tcg && spec.cpus == 1 { row.emulated_cmdline } else { "" };
+        let of_machine = if accel == Accel::Tcg { row.emulated_words(spec.cpus) } else { String::new() };
         let config = config::Config {
             machine: row.machine.into(),
             bus: row.virtio_bus,
@@ -176,7 +176,7 @@ impl Vm {
             emulated_cpu: row.emulated_cpu,
             memory: spec.memory,
             cpus: spec.cpus,
-            boot: boot::boot(&artefacts, of_machine, &spec.extra_cmdline, dir)?,
+            boot: boot::boot(&artefacts, &of_machine, &spec.extra_cmdline, dir)?,
             share: share.as_ref().map(Share::device),
             vsock: vsock.as_ref().map(|vsock| vsock.device.clone()),
             extra: spec.extra_qemu,

@@ -57,11 +57,13 @@ pub struct Row {
     /// architecture's own cipher take half of the time of a boot. POWER and RISC-V have no `max` in every QEMU that we
     /// support.
     pub emulated_cpu: &'static str,
-    /// Kernel command line words for an emulated guest with one processor. On x86_64: no calibration of the local
-    /// APIC's timer, a busy loop of 100 ms, which the HPET makes unnecessary, no check that the timer interrupt arrives,
-    /// and no patching of 9000 lock prefixes away, each by a change of address spaces (20 virtual ms): an emulated
-    /// processor that is alone has no bus to lock.
+    /// Kernel command line words for an emulated guest. On x86_64 no check that the timer's interrupt arrives within some
+    /// milliseconds: on a busy host it does not, and the kernel panics before it has a console.
     pub emulated_cmdline: &'static str,
+    /// More of them for a guest with one processor. On x86_64: no calibration of the local APIC's timer, a busy loop of
+    /// 100 ms, which the HPET makes unnecessary, and no patching of 9000 lock prefixes away, each by a change of address
+    /// spaces (20 virtual ms): an emulated processor that is alone has no bus to lock.
+    pub emulated_alone: &'static str,
     /// The console's name in the guest, without `/dev/`.
     pub console: &'static str,
     /// The device of QEMU's behind it. Where the firmware needs a terminal, and knows none of virtio's, its own.
@@ -150,6 +152,14 @@ impl FromStr for Arch {
     }
 }
 
+impl Row {
+    /// Kernel command line words for an emulated guest with this many processors.
+    pub fn emulated_words(&self, cpus: u32) -> String {
+        let words = [self.emulated_cmdline, if cpus == 1 { self.emulated_alone } else { "" }];
+        words.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(" ")
+    }
+}
+
 /// A name that is not in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownArch(String);
@@ -177,7 +187,8 @@ const X86_64: Row = Row {
     machine: "q35,sata=off,smbus=off,usb=off,vmport=off,i8042=off",
     firmware: Some("qboot.rom"),
     emulated_cpu: "max,-erms",
-    emulated_cmdline: "nolapic_timer no_timer_check noreplace-smp",
+    emulated_cmdline: "no_timer_check",
+    emulated_alone: "nolapic_timer noreplace-smp",
     console: "hvc0",
     console_device: "virtconsole",
     cross_compile: "x86_64-linux-gnu-",
@@ -205,6 +216,7 @@ const AARCH64: Row = Row {
     firmware: None,
     emulated_cpu: "max,pauth-impdef=on",
     emulated_cmdline: "",
+    emulated_alone: "",
     console: "hvc0",
     console_device: "virtconsole",
     cross_compile: "aarch64-linux-gnu-",
@@ -232,6 +244,7 @@ const S390X: Row = Row {
     firmware: None,
     emulated_cpu: "max",
     emulated_cmdline: "",
+    emulated_alone: "",
     console: "hvc0",
     console_device: "virtconsole",
     cross_compile: "s390x-linux-gnu-",
@@ -259,6 +272,7 @@ const POWERPC64LE: Row = Row {
     firmware: None,
     emulated_cpu: "power9",
     emulated_cmdline: "",
+    emulated_alone: "",
     console: "hvc0",
     console_device: "spapr-vty",
     cross_compile: "powerpc64le-linux-gnu-",
@@ -286,6 +300,7 @@ const RISCV64: Row = Row {
     firmware: None,
     emulated_cpu: "rv64",
     emulated_cmdline: "",
+    emulated_alone: "",
     console: "hvc0",
     console_device: "virtconsole",
     cross_compile: "riscv64-linux-gnu-",

@@ -41,9 +41,9 @@ async fn root_of(guest: &Guest) -> Root {
 /// The kernel's command line, without what an emulated machine needs.
 async fn cmdline_of(guest: &Guest) -> String {
     let cmdline = guest.container("cmdline").sh("cat /proc/cmdline").run().await.ok();
-    let of_emulator = Settings::get().arch().row().emulated_cmdline;
+    let of_emulator = Settings::get().arch().row().emulated_words(1);
     let cmdline = cmdline.trim();
-    cmdline.strip_suffix(of_emulator).unwrap_or(cmdline).trim_end().to_owned()
+    cmdline.strip_suffix(of_emulator.as_str()).unwrap_or(cmdline).trim_end().to_owned()
 }
 
 /// Boots an image as husk does, and compares with what it was to be.
