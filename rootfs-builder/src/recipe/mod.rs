@@ -230,8 +230,11 @@ fn resolve(chain: Vec<(Source, Form)>) -> Result<Recipe, Error> {
     };
     for (source, form) in chain.iter().rev() {
         recipe.extend(source, form)?;
-        let file = source.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        recipe.read_from.push((file, sha256(source.text.as_bytes())));
+        let file = source.path.file_name().unwrap_or_default().to_string_lossy();
+        // Nobody's directories get into an artefact; a recipe may be called like one that it extends.
+        let namesakes = recipe.read_from.iter().filter(|(name, _)| name.ends_with(&*file)).count();
+        let name = format!("{}{file}", "extended ".repeat(namesakes));
+        recipe.read_from.push((name, sha256(source.text.as_bytes())));
     }
     if recipe.agent.path.is_empty() {
         return Err(chain[0].0.whole("agent").wrong("no path is said for the agent"));

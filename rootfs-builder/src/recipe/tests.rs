@@ -89,6 +89,13 @@ fn an_architecture_can_have_suites_of_its_own() {
 }
 
 #[test]
+fn a_recipe_may_be_called_like_one_that_it_extends() {
+    let recipe = Recipes::new(&[("minimal.toml", "extends = 'minimal'\n")]).load("minimal.toml").unwrap();
+    let read: Vec<_> = recipe.read_from.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(read, ["minimal.toml", "extended minimal.toml"]);
+}
+
+#[test]
 fn files_say_what_they_are() {
     let recipe = load(
         "extends = 'minimal'\n\
