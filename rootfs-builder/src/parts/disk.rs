@@ -13,11 +13,12 @@ pub(super) fn parts(image: &[u8]) -> Option<Vec<Part<'_>>> {
     for (name, start, length) in partitions {
         let bytes = slice(image, start, length)?;
         let name = format!("partition {name}");
-        if bytes.starts_with(VERITY) {
+        let inner = erofs::parts(bytes).or_else(|| ext4::parts(bytes));
+        // Kata's has no superblock: it is what comes behind the files and is no file system.
+        if bytes.starts_with(VERITY) || (inner.is_none() && !parts.is_empty()) {
             parts.push(Part::derived(format!("{name}: the hash tree"), start, bytes));
             continue;
         }
-        let inner = erofs::parts(bytes).or_else(|| ext4::parts(bytes));
         parts.extend(inner.into_iter().flatten().map(|part| part.inside(&name, start)));
         parts.push(Part::derived(format!("{name}: {METADATA}"), start, bytes));
     }

@@ -213,7 +213,12 @@ fn what_is_no_file_is_told_as_metadata_or_hash_tree() {
         let said = said(format, &image, offset);
         assert_eq!(said, expected, "{format} {offset}");
     }
-    for format in [Format::Erofs, Format::Squashfs, Format::Disk(Scheme::Gpt), Format::Kata(Head::Dax)] {
+    let kata = self::image(Format::Kata(Head::None), &tree);
+    let last = kata.iter().rposition(|byte| *byte != 0).unwrap();
+    assert!(
+        said(Format::Kata(Head::None), &kata, last).starts_with("partition 2: the hash tree at its byte ")
+    );
+    for format in [Format::Erofs, Format::Squashfs, Format::Disk(Scheme::Gpt)] {
         let image = image(format, &tree);
         let tree = image.windows(8).rposition(|window| window == b"verity\0\0").unwrap();
         let said = said(format, &image, tree + 9);
