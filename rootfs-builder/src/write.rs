@@ -149,8 +149,7 @@ fn mapping<'a>(name: &'a str, minor: u32, data_device: &'a str, hash: HashPlace<
 fn unified(root: &Root<'_>) -> Result<Vec<u8>, Error> {
     let stub = root.efi_stub.ok_or(Error::NoStub(root.arch))?;
     let stub = fs::read(stub).map_err(at("read", stub))?;
-    let kernel = &root.kernel.compressed;
-    let linux = fs::read(kernel).map_err(at("read", kernel))?;
+    let linux = efi_program(root.kernel)?;
     let initrd = initrd::to_vec(root.tree, TIME, initrd::Compression::Zstd)?;
     let parts = uki::Parts {
         os_release: &format!("ID=husk\nNAME=Husk\nPRETTY_NAME=\"Husk {}\"\n", root.name),
@@ -160,6 +159,13 @@ fn unified(root: &Root<'_>) -> Result<Vec<u8>, Error> {
         linux: &linux,
     };
     Ok(uki::image(&stub, root.arch, &parts)?)
+}
+
+/// The kernel as firmware starts it: x86's compressed one is an EFI program that unpacks itself, that of others is a gzip file.
+fn efi_program(kernel: &Kernel) -> Result<Vec<u8>, Error> {
+    let read = |path: &Path| fs::read(path).map_err(at("read", path));
+    let compressed = read(&kernel.compressed)?;
+    if compressed.starts_with(b"MZ") { Ok(compressed) } else { read(&kernel.image) }
 }
 
 /// Writes an extension: the `index`th disk behind the root's.
