@@ -302,3 +302,21 @@ fn scratch(into: &Path) -> Result<NamedTempFile, Error> {
 fn content_of(file: &NamedTempFile) -> Result<Content, Error> {
     Content::of_file(file.path()).map_err(at("measure", file.path()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn firmware_gets_a_kernel_that_it_can_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let [image, compressed] = ["Image", "Image.gz"].map(|name| dir.path().join(name));
+        fs::write(&image, "MZ image").unwrap();
+        let kernel =
+            Kernel { image, compressed: compressed.clone(), config: "".into(), version: "6.12".to_owned() };
+        fs::write(&compressed, "\x1f gzip").unwrap();
+        assert_eq!(efi_program(&kernel).unwrap(), b"MZ image");
+        fs::write(&compressed, "MZ unpacks itself").unwrap();
+        assert_eq!(efi_program(&kernel).unwrap(), b"MZ unpacks itself");
+    }
+}
