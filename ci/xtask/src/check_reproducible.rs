@@ -39,7 +39,7 @@ pub(crate) struct Options {
     #[command(flatten)]
     choice: Choice,
     /// Every recipe of this repository, in every format that its architecture has
-    #[arg(long, conflicts_with_all = ["recipe", "format"])]
+    #[arg(long, conflicts_with_all = ["recipe", "formats"])]
     all: bool,
     /// Build the kernel a second time too
     #[arg(long)]

@@ -129,3 +129,15 @@ fn run(command: Command) -> Result<ExitCode> {
     };
     done.map(|()| ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn every_option_that_another_one_names_is_there() {
+        Cli::command().debug_assert();
+    }
+}
