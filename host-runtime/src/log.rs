@@ -37,11 +37,19 @@ pub(crate) fn last_line(path: &Path) -> String {
     text.lines().map(printable).rfind(|line| !line.is_empty()).unwrap_or_else(|| "it said nothing".into())
 }
 
-/// The kernel's panic line, if the console shows one.
+/// The kernel's panic line, if the console shows one. The kernel does not say there what dm-verity had against a root that
+/// it could not mount, but before.
 pub(crate) fn panic_line(console: &Path) -> Option<String> {
     let text = tail(console);
-    let at = text.find("Kernel panic - not syncing")?;
-    text[at..].lines().next().map(printable)
+    let (before, panic) = text.split_at(text.find("Kernel panic - not syncing")?);
+    let panic = printable(panic.lines().next()?);
+    let objection = before.lines().rev().find_map(|line| Some(&line[line.find("device-mapper: ")?..]));
+    Some(match objection {
+        Some(line) if panic.contains("Unable to mount root fs") => {
+            format!("{panic}; dm-verity: {}", printable(line))
+        }
+        _ => panic,
+    })
 }
 
 /// Text of any origin as one printable line of bounded length.
@@ -87,5 +95,17 @@ mod tests {
         assert_eq!(last_line(&dir.path().join("absent")), "it said nothing");
         std::fs::write(&path, "[ 1.0] Kernel panic - not syncing: No init found.\n[ 1.1] more\n").unwrap();
         assert_eq!(panic_line(&path).unwrap(), "Kernel panic - not syncing: No init found.");
+    }
+
+    #[test]
+    fn a_root_that_was_not_mounted_has_a_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console.log");
+        let panic = "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(254,0)";
+        let said = "device-mapper: table: 254:0: vda1 too small for target";
+        std::fs::write(&path, format!("device-mapper: init\r\n[ 1.1] {said}\r\n[ 1.2] {panic}\r\n")).unwrap();
+        assert_eq!(panic_line(&path).unwrap(), format!("{panic}; dm-verity: {said}"));
+        std::fs::write(&path, format!("[ 1.2] {panic}\r\n")).unwrap();
+        assert_eq!(panic_line(&path).unwrap(), panic);
     }
 }

@@ -59,7 +59,7 @@ const SUBSET: &str = "arches::";
 
 /// Artefacts that some end-to-end tests boot beside the default ones.
 struct Besides {
-    /// The file of those tests, which is in the names of all of them.
+    /// How the names of those tests begin.
     tests: &'static str,
     /// The environment variable that tells them where it is.
     variable: &'static str,
@@ -193,7 +193,9 @@ fn end_to_end(
         ("PATH", path.into()),
     ];
     if arch == Arch::host() {
-        for set in BESIDES.iter().filter(|set| filter.is_none_or(|filter| filter.contains(set.tests))) {
+        let listed = listed(filter)?;
+        let is_asked_for = |set: &&Besides| listed.lines().any(|test| test.starts_with(set.tests));
+        for set in BESIDES.iter().filter(is_asked_for) {
             env.push((set.variable, set.build(arch, profile, stages)?));
         }
     }
@@ -269,6 +271,16 @@ fn cargo_test(arguments: &[&str], filter: Option<&str>, env: &[(&str, PathBuf)])
     cargo.args(["test", "--locked", "--no-fail-fast"]).args(arguments).arg("--").args(filter);
     cargo.envs(env.iter().cloned());
     cargo
+}
+
+/// The end-to-end tests whose names have `filter` in them, one per line.
+fn listed(filter: Option<&str>) -> Result<String> {
+    let mut cargo = cargo_test(&["--package", "e2e"], filter, &[]);
+    let output = cargo.arg("--list").stderr(Stdio::inherit()).output().context("cannot run cargo")?;
+    if !output.status.success() {
+        bail!("cannot list the end-to-end tests ({})", output.status);
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn succeed(command: &mut Command) -> Result<()> {
