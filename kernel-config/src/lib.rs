@@ -40,8 +40,7 @@ use guest_inputs::{Cache, Key, Progress};
 
 pub use check::{Checked, Outcome, check};
 pub use error::Error;
-use fragment::Fragment;
-pub use fragment::Mismatch;
+pub use fragment::{Fragment, Mismatch};
 use list::{Kind, Lists};
 pub use make::tools;
 use make::{Base, Make};
@@ -100,7 +99,7 @@ pub fn source_pin() -> Result<guest_inputs::Pin, Error> {
 
 /// What a kernel's configuration is made of. The fragments are read where this crate's sources are: a person edits them,
 /// no list names them.
-fn fragments(arch: Arch, variant: Variant) -> Result<Vec<Fragment>, Error> {
+pub fn fragments(arch: Arch, variant: Variant) -> Result<Vec<Fragment>, Error> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fragments");
     fragment::read(&dir, &fragment::shelves(&dir, arch, variant))
 }

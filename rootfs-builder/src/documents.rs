@@ -118,6 +118,10 @@ fn inputs(workspace: &Path, recipe: &Recipe, arch: Arch, rustc: &Rustc) -> Resul
     {
         inputs.push(input(name.to_owned(), file_sha256(&workspace.join(name))?.parse()?));
     }
+    for fragment in kernel_config::fragments(arch, recipe.variant)? {
+        let name = format!("kernel-config/fragments/{}", fragment.name);
+        inputs.push(input(name, Sha256::of(fragment.text.as_bytes())));
+    }
     // A program of the machine has no bytes that two machines share: what counts is what it calls itself.
     let tools = kernel_config::tools(arch, recipe.variant)?;
     for text in tools.lines().chain([rustc.identity().as_str()]) {

@@ -119,7 +119,9 @@ impl Expected {
         moved.extend(gone.map(|input| (input, " is gone")));
         lines.extend(moved.iter().map(|(input, how)| format!("moved: {input}{how}")));
         if moved.is_empty() {
-            lines.push("no input moved: something of this machine got in".to_owned());
+            lines.push(
+                "no input moved: what builds has changed, or something of this machine got in".to_owned(),
+            );
         }
         let is_program = |(input, _): &(&String, &str)| input.starts_with(PROGRAM);
         Differences { lines, excused: !moved.is_empty() && moved.iter().all(is_program) }
@@ -155,7 +157,10 @@ mod tests {
         odd.artefacts.insert("vmlinux".to_owned(), "0".to_owned());
         let said = expected.differences(&manifest, &odd);
         assert!(said.lines[0].starts_with("vmlinux: sha256 0 instead of "), "{said:?}");
-        assert_eq!(said.lines[1..], ["no input moved: something of this machine got in"]);
+        assert_eq!(
+            said.lines[1..],
+            ["no input moved: what builds has changed, or something of this machine got in"]
+        );
         assert!(!said.excused);
 
         odd.inputs = BTreeMap::from([("source linux".to_owned(), "2".to_owned())]);
