@@ -53,7 +53,7 @@ pub(crate) struct Verity {
     pub(crate) data_block_size: u32,
     pub(crate) hash_block_size: u32,
     pub(crate) data_blocks: u64,
-    /// Where the hashes begin on the same device, in blocks of their own size.
+    /// Where the hashes begin on their device, in blocks of their own size.
     pub(crate) hash_start: u64,
     pub(crate) algorithm: String,
     pub(crate) root_hash: String,
@@ -61,18 +61,32 @@ pub(crate) struct Verity {
     pub(crate) salt: String,
 }
 
-/// Makes a device that shows `node` and fails to read what does not fit the root hash.
-pub(crate) fn verify(node: &Path, verity: &Verity) -> io::Result<Device> {
+/// Makes a device that shows `data` and fails to read what does not fit the root hash. The hashes may be on the same node.
+pub(crate) fn verify(data: &Path, hashes: &Path, verity: &Verity) -> io::Result<Device> {
     let Some(bytes) = verity.data_blocks.checked_mul(verity.data_block_size.into()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    let numbers = device_numbers(node)?;
-    let device = Device::create("verity", node)?;
+    let (on, hashed_on) = (device_numbers(data)?, device_numbers(hashes)?);
+    let device = Device::create("verity", data)?;
     device.activate(bytes / SECTOR, "verity", READ_ONLY, |line| {
         let Verity { hash_type, data_block_size, hash_block_size, data_blocks, hash_start, .. } = verity;
-        write!(line, "{hash_type} {numbers} {numbers} {data_block_size} {hash_block_size} {data_blocks} ")?;
+        write!(line, "{hash_type} {on} {hashed_on} {data_block_size} {hash_block_size} {data_blocks} ")?;
         write!(line, "{hash_start} {} {} {}", verity.algorithm, verity.root_hash, verity.salt)
     })
+}
+
+/// Digits of a hash or a salt. What a table is made of goes into one line of words, so each is held to what it may be.
+pub(crate) fn hexadecimal(text: &str) -> Option<String> {
+    let fits = !text.is_empty()
+        && text.len().is_multiple_of(2)
+        && text.len() <= 512
+        && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    fits.then(|| text.to_ascii_lowercase())
+}
+
+/// Sizes of blocks that dm-verity takes; the largest is a bound of ours.
+pub(crate) fn block_size(bytes: u32) -> Option<u32> {
+    (bytes.is_power_of_two() && (512..=1 << 20).contains(&bytes)).then_some(bytes)
 }
 
 /// Makes a device that encrypts what is written to `node`, with a random key that is nowhere but in the kernel: when

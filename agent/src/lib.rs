@@ -18,6 +18,7 @@ mod devices;
 mod diagnostics;
 mod dm;
 mod dns;
+mod extensions;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod guest;

@@ -14,7 +14,7 @@ use crate::console;
 use crate::guest::{self, Guest};
 use crate::log::Ring;
 use crate::timeline::stamp;
-use crate::{boot, log, mem_agent, notify, service, shelter, transport};
+use crate::{boot, extensions, log, mem_agent, notify, service, shelter, transport};
 
 /// How long the reply that announces the end gets to reach the host, and what is logged with it.
 const FAREWELL: Duration = Duration::from_millis(20);
@@ -58,9 +58,14 @@ fn start(
     if is_init {
         boot::begin()?;
     }
-    let Resolved { mut config, warnings, .. } = Resolved::from(Sources::of_this_process(config_file)?)?;
+    let sources = Sources::of_this_process(config_file)?;
+    let extensions = extensions::named(&sources.cmdline)?;
+    let Resolved { mut config, warnings, .. } = Resolved::from(sources)?;
     if is_init {
         boot::finish(&config)?;
+    }
+    for extension in extensions {
+        extension.mount()?;
     }
     boot::step("protect the agent's binary", boot::protect_binary)?;
     nix::sys::prctl::set_child_subreaper(true)?;

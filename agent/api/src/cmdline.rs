@@ -13,3 +13,7 @@ pub const SERVER_ADDR: &str = "agent.server_addr";
 pub const DEBUG_CONSOLE: &str = "agent.debug_console";
 /// Port of the debug console; 0 or absent: the VM's own console.
 pub const DEBUG_CONSOLE_VPORT: &str = "agent.debug_console_vport";
+/// How the key begins and ends that names an extension of the guest, with what that is checked against as its value.
+pub const EXTENSION: &str = "kata.extension.";
+/// See [`EXTENSION`].
+pub const VERITY_PARAMS: &str = ".verity_params";

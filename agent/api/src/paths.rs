@@ -14,3 +14,6 @@ pub const SANDBOX: &str = "/run/kata-containers/sandbox";
 
 /// The sandbox's own ipc and uts namespaces, bound to files `ipc` and `uts`.
 pub const SANDBOX_NAMESPACES: &str = "/run/sandbox-ns";
+
+/// Where the guest's extensions are mounted, each in a directory of its name.
+pub const EXTENSIONS: &str = "/run/kata-extensions";

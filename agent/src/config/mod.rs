@@ -239,7 +239,7 @@ fn read_bounded(path: &Path) -> io::Result<String> {
 ///
 /// As in the kernel, white space within double quotes separates no words, and quotes around a value or a whole word
 /// are not part of it (lib/cmdline.c, next_arg).
-fn words(cmdline: &str) -> impl Iterator<Item = (&str, &str)> {
+pub(crate) fn words(cmdline: &str) -> impl Iterator<Item = (&str, &str)> {
     let mut quoted = false;
     let separates = move |character: char| {
         quoted ^= character == '"';

@@ -24,7 +24,8 @@ pub(crate) use address::Address;
 pub(crate) use addresses::GuestAddresses;
 pub(crate) use pci::{BadPci, PciPath};
 pub(crate) use resolve::{TYPES, expose};
-use tree::{Ambiguous, Node, Tree};
+pub(crate) use tree::Tree;
+use tree::{Ambiguous, Node};
 #[cfg(any(test, fuzzing))]
 pub(crate) use uevent::parse as parse_uevent;
 

@@ -89,6 +89,26 @@ impl Tree {
         })
     }
 
+    /// The node of the disk with this serial number. The kernel reads one of 20 bytes and no more.
+    pub(crate) fn disk_with_serial(&self, serial: &str) -> Option<PathBuf> {
+        let disks = self.sysfs.join("block");
+        let has_it = |disk: &String| {
+            let found = fs::read_to_string(disks.join(disk).join("serial"));
+            found.is_ok_and(|found| found.trim_end() == serial)
+        };
+        names(&disks).into_iter().find(has_it).map(|disk| Path::new("/dev").join(disk))
+    }
+
+    /// The node of a disk's partition. The kernel has read the table by the time it announces the disk.
+    pub(crate) fn partition(&self, disk: &Path, number: u32) -> Option<PathBuf> {
+        let dir = self.sysfs.join("block").join(disk.file_name()?);
+        let is_it = |name: &String| {
+            let found = fs::read_to_string(dir.join(name).join("partition"));
+            found.is_ok_and(|found| found.trim().parse() == Ok(number))
+        };
+        names(&dir).into_iter().find(is_it).map(|name| Path::new("/dev").join(name))
+    }
+
     /// Has every SCSI host look for a unit, as some only look when they are told to.
     pub(crate) fn scan_scsi(&self, id: u32, lun: u32) {
         let hosts = self.sysfs.join("class/scsi_host");

@@ -20,7 +20,7 @@ use protobuf::Message as _;
 
 use crate::config::{Resolved, Sources};
 use crate::devices::{self, Address};
-use crate::spec;
+use crate::{extensions, spec};
 
 pub use files::copy_file;
 pub use frames::{frames, messages};
@@ -42,11 +42,14 @@ pub const TARGETS: &[Target] = &[
     ("uevents", uevents),
 ];
 
-/// The kernel command line. What it says can be printed as a file that says the same, and each warning is one line.
+/// The kernel command line. What it says of the agent can be printed as a file that says the same, and each warning is one line.
 pub fn command_line(bytes: &[u8]) {
     let cmdline = String::from_utf8_lossy(bytes).into_owned();
     if cmdline.contains("agent.config_file") {
         return; // That file would be one of the machine that fuzzes.
+    }
+    if let Err(error) = extensions::named(&cmdline) {
+        assert!(error.to_string().starts_with("extension "), "{error}");
     }
     let Ok(resolved) = Resolved::from(Sources { cmdline, ..Sources::default() }) else { return };
     for warning in &resolved.warnings {

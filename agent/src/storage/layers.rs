@@ -16,7 +16,7 @@ use super::point::{self, Mounting};
 use super::verity::Checked;
 use super::workplace::Workplace;
 use super::{At as _, Fault};
-use crate::devices::Address;
+use crate::devices::{Address, Tree};
 use crate::dm;
 
 const DRIVER: &str = "erofs.multi-layer";
@@ -184,11 +184,14 @@ impl Layer {
     fn mount(&self, target: &Path, place: &Workplace, done: &mut Done) -> Result<(), Fault> {
         let mut node = place.node(&self.address)?;
         if let Some(number) = self.partition {
-            node = partition(&node, number).at(|| format!("find partition {number} of {node:?}"))?;
+            let found = Tree::default().partition(&node, number);
+            let found = found.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound));
+            node = found.at(|| format!("find partition {number} of {node:?}"))?;
         }
         if let Some(checked) = &self.checked {
             let table = checked.table(&node).at(|| format!("read the hashes of {node:?}"))?;
-            let device = dm::verify(&node, &table).at(|| format!("check {node:?} by its root hash"))?;
+            let device =
+                dm::verify(&node, &node, &table).at(|| format!("check {node:?} by its root hash"))?;
             node = device.node();
             done.note(Step::Device(device));
         }
@@ -206,19 +209,6 @@ fn is_upper(storage: &Storage) -> Result<bool, Refusal> {
         (false, true, _) | (false, false, "erofs") => Ok(false),
         _ => refuse("fstype", format!("{:?} is no layer", storage.fstype)),
     }
-}
-
-/// The node of a partition. The kernel has read the table by the time it announces the disk.
-fn partition(disk: &Path, number: u32) -> std::io::Result<PathBuf> {
-    let name = disk.file_name().unwrap_or_default();
-    for entry in fs::read_dir(Path::new("/sys/class/block").join(name))? {
-        let entry = entry?;
-        let found = fs::read_to_string(entry.path().join("partition")).unwrap_or_default();
-        if found.trim().parse() == Ok(number) {
-            return Ok(Path::new("/dev").join(entry.file_name()));
-        }
-    }
-    Err(std::io::ErrorKind::NotFound.into())
 }
 
 impl Directory {

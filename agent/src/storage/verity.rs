@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::plan::{Refusal, refuse};
-use crate::dm::Verity;
+use crate::dm::{self, Verity, hexadecimal};
 
 const PREFIX: &str = "X-kata.dmverity.";
 
@@ -128,23 +128,14 @@ fn superblock(block: &[u8; 512]) -> Option<Verity> {
         block.get(88..88 + salt_size.min(256))?.iter().map(|byte| format!("{byte:02x}")).collect();
     Some(Verity {
         hash_type: word(12),
-        data_block_size: size(word(64))?,
-        hash_block_size: size(word(68))?,
+        data_block_size: dm::block_size(word(64))?,
+        hash_block_size: dm::block_size(word(68))?,
         data_blocks: u64::from_le_bytes(block[72..80].try_into().expect("eight bytes")),
         hash_start: 0,
         algorithm: algorithm(std::str::from_utf8(name).ok()?)?,
         root_hash: String::new(),
         salt: if salt.is_empty() { "-".to_string() } else { salt },
     })
-}
-
-/// The options go into one line of words, so each is held to what it may be.
-fn hexadecimal(text: &str) -> Option<String> {
-    let fits = !text.is_empty()
-        && text.len().is_multiple_of(2)
-        && text.len() <= 512
-        && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    fits.then(|| text.to_ascii_lowercase())
 }
 
 fn algorithm(text: &str) -> Option<String> {
@@ -155,12 +146,7 @@ fn algorithm(text: &str) -> Option<String> {
 }
 
 fn block_size(text: &str) -> Option<u32> {
-    size(text.parse().ok()?)
-}
-
-/// Sizes that dm-verity takes; the largest is a bound of ours.
-fn size(bytes: u32) -> Option<u32> {
-    (bytes.is_power_of_two() && (512..=1 << 20).contains(&bytes)).then_some(bytes)
+    dm::block_size(text.parse().ok()?)
 }
 
 #[cfg(test)]
