@@ -175,6 +175,11 @@ pub(crate) mod tests {
 
     /// A minimal set, with a kernel and an agent that are none.
     pub(crate) fn made_with(dir: &Path, formats: &[Format]) -> Image {
+        made_of(dir, &Recipe::load("minimal").unwrap(), formats)
+    }
+
+    /// The same of another recipe.
+    pub(crate) fn made_of(dir: &Path, recipe: &Recipe, formats: &[Format]) -> Image {
         let file = |name: &str| {
             let path = dir.join(name);
             fs::write(&path, name).unwrap();
@@ -186,9 +191,8 @@ pub(crate) mod tests {
             config: file("config"),
             version: "6.12.1".into(),
         };
-        let recipe = Recipe::load("minimal").unwrap();
         let ingredients = Ingredients {
-            recipe: &recipe,
+            recipe,
             arch: Arch::X86_64,
             formats,
             kernel: &kernel,

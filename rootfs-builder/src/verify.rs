@@ -44,9 +44,13 @@ pub fn verify(dir: &Path) -> Result<(Manifest, Vec<Finding>), Error> {
         }
     }
     for (index, extension) in (0..).zip(&manifest.extensions) {
-        let disk = write::disk_of_extension(index);
-        let mapping = write::mapping_of_extension(&extension.name, index, &disk);
-        findings.extend(hash_tree(dir, &extension.artefact.file, &extension.verity, &mapping)?);
+        let partitions = write::partitions_of_extension(index);
+        let mapping = write::mapping_of_extension(&extension.name, index, &partitions);
+        let file = &extension.artefact.file;
+        findings.extend(hash_tree(dir, file, &extension.verity, &mapping)?);
+        if extension.cmdline != write::cmdline_of_extension(&extension.name, &extension.verity) {
+            findings.push(format!("{file}: its word of the command line is not the one for this tree"));
+        }
     }
     findings.extend(agent(dir, &manifest)?);
     Ok((manifest, findings))
@@ -167,7 +171,8 @@ fn agent(dir: &Path, manifest: &Manifest) -> Result<Vec<Finding>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::tests::made_with;
+    use crate::image::tests::{made_of, made_with};
+    use crate::recipe::Recipe;
 
     const FORMATS: [Format; 4] = [
         Format::Erofs,
@@ -244,6 +249,34 @@ mod tests {
             findings,
             ["SHA256SUMS: it is not the list of these files", "extra: the manifest does not know it"]
         );
+    }
+
+    #[test]
+    fn an_extension_is_a_disk_of_katas_and_is_verified_too() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("tree")).unwrap();
+        fs::write(dir.path().join("tree/tool"), "tool").unwrap();
+        let path = dir.path().join("mine.toml");
+        let text = "extends = 'minimal'\n[[extension]]\nname = 'tools'\nfrom = 'tree'\n";
+        fs::write(&path, text).unwrap();
+        let recipe = Recipe::load(path.to_str().unwrap()).unwrap();
+        let image = made_of(dir.path(), &recipe, &[Format::Erofs]);
+        assert_eq!(verify(&image.dir).unwrap().1, Vec::<Finding>::new());
+
+        let extension = &image.manifest.extensions[0];
+        let file = image.dir.join(&extension.artefact.file);
+        let disk = fs::read(&file).unwrap();
+        let parts = crate::parts::of(&extension.artefact.file, &disk).unwrap();
+        let named = |name: &str| parts.iter().any(|part| part.name == name);
+        assert!(named("partition 1: /tool") && named("partition 2: the hash tree"), "{parts:?}");
+        let word = format!("kata.extension.tools.verity_params={}", extension.verity.kata_params());
+        assert_eq!(extension.cmdline, word);
+
+        flip(&file, extension.verity.data_offset + 10);
+        manifest_of(&image.dir, |manifest| manifest.extensions[0].cmdline.push(','));
+        let findings = verify(&image.dir).unwrap().1;
+        assert!(findings[1].contains("data block 0 (from byte 0)"), "{findings:?}");
+        assert!(findings[2].contains("its word of the command line is not the one"), "{findings:?}");
     }
 
     #[test]

@@ -131,14 +131,25 @@ pub(crate) fn mapping_of(format: Format) -> Option<Mapping<'static>> {
     Some(mapping("root", 0, disk, place))
 }
 
-/// The same of an extension, which is on the `index`th disk behind the root's.
-pub(crate) fn mapping_of_extension<'a>(name: &'a str, index: u32, disk: &'a str) -> Mapping<'a> {
-    mapping(name, index + 1, disk, HashPlace::Appended)
+/// The partitions of an extension, which is on the `index`th disk behind the root's.
+pub(crate) fn partitions_of_extension(index: u32) -> [String; 2] {
+    let disk = char::from(b'b' + u8::try_from(index).unwrap_or(u8::MAX).min(24));
+    [format!("/dev/vd{disk}1"), format!("/dev/vd{disk}2")]
 }
 
-/// What that disk is called.
-pub(crate) fn disk_of_extension(index: u32) -> String {
-    format!("/dev/vd{}", char::from(b'b' + u8::try_from(index).unwrap_or(u8::MAX).min(24)))
+/// How a kernel gets at an extension by itself. A guest of ours has its agent for that, which asks for a serial number.
+pub(crate) fn mapping_of_extension<'a>(
+    name: &'a str,
+    index: u32,
+    partitions: &'a [String; 2],
+) -> Mapping<'a> {
+    let [data, hashes] = partitions;
+    mapping(name, index + 1, data, HashPlace::Bare(hashes))
+}
+
+/// What the command line says of an extension, to the agent as to the guests of Kata's runtimes.
+pub(crate) fn cmdline_of_extension(name: &str, verity: &Verity) -> String {
+    format!("kata.extension.{name}.verity_params={}", verity.kata_params())
 }
 
 fn mapping<'a>(name: &'a str, minor: u32, data_device: &'a str, hash: HashPlace<'a>) -> Mapping<'a> {
@@ -168,15 +179,16 @@ fn efi_program(kernel: &Kernel) -> Result<Vec<u8>, Error> {
     if compressed.starts_with(b"MZ") { Ok(compressed) } else { read(&kernel.image) }
 }
 
-/// Writes an extension: the `index`th disk behind the root's.
+/// Writes an extension: a disk as Kata's runtimes attach one, with an erofs and its hash tree.
 pub(crate) fn extension(name: &str, index: u32, tree: &Tree, into: &Path) -> Result<Extension, Error> {
-    let file = format!("extension-{name}.erofs");
-    let path = into.join(&file);
-    let mut out = create(&path)?;
-    write_erofs(tree, &mut out)?;
-    let hashed = append_tree(&mut out, &path)?;
-    let verity = hashed.described(&mapping_of_extension(name, index, &disk_of_extension(index)))?;
-    Ok(Extension { name: name.to_owned(), artefact: Artefact::measure(into, &file)?, verity })
+    let file = format!("extension-{name}.img");
+    let mut out = create(&into.join(&file))?;
+    let mut file_system = scratch(into)?;
+    write_erofs(tree, file_system.as_file_mut())?;
+    let hashed = write_partitions(file_system, kata::Head::None, &mut out)?;
+    let verity = hashed.described(&mapping_of_extension(name, index, &partitions_of_extension(index)))?;
+    let cmdline = cmdline_of_extension(name, &verity);
+    Ok(Extension { name: name.to_owned(), artefact: Artefact::measure(into, &file)?, cmdline, verity })
 }
 
 /// A hash tree, and where in the file its data and its superblock are.
@@ -253,8 +265,22 @@ fn write_disk(root: &Root<'_>, scheme: Scheme, out: &mut File, into: &Path) -> R
 fn write_kata(root: &Root<'_>, head: kata::Head, out: &mut File, into: &Path) -> Result<Hashed, Error> {
     let mut file_system = scratch(into)?;
     ext4::write(root.tree, &ext4_options(), file_system.as_file_mut())?;
+    write_partitions(file_system, head, out)
+}
+
+/// A file system in the first partition, the bare tree of its hashes in the second.
+fn write_partitions(
+    mut file_system: NamedTempFile,
+    head: kata::Head,
+    out: &mut File,
+) -> Result<Hashed, Error> {
     let tree = verity::build(file_system.as_file_mut(), &verity::Options::default())?;
-    let hashes = Content::from(tree.bare().to_vec());
+    let mut hashes = tree.bare().to_vec();
+    if hashes.is_empty() {
+        // A single block is checked by the root hash alone, but no partition is empty.
+        hashes.resize(BLOCK, 0);
+    }
+    let hashes = Content::from(hashes);
     let written = kata::write(&content_of(&file_system)?, Some(&hashes), head, out)?;
     Ok(in_partitions(tree, &written))
 }

@@ -20,7 +20,7 @@ pub use attachment::Attachment;
 /// The manifest's name in its directory.
 pub const FILE: &str = "manifest.json";
 /// The version of this format. A reader refuses any other.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The name of the format that a VM boots without any disk.
 pub const INITRD: &str = "initrd";
@@ -76,7 +76,7 @@ pub struct Image {
     pub verity: Option<Verity>,
 }
 
-/// A read-only image beside the root.
+/// A read-only image beside the root, on a disk with the serial number `extension-<name>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Extension {
@@ -84,6 +84,8 @@ pub struct Extension {
     pub name: String,
     /// The file that holds it.
     pub artefact: Artefact,
+    /// What the kernel must have on its command line behind everything else, for the agent to mount it.
+    pub cmdline: String,
     /// What makes the kernel refuse a changed one.
     pub verity: Verity,
 }
@@ -395,9 +397,9 @@ pub(crate) mod tests {
         assert_eq!(gone, "artefacts /x/vmlinux: no such file");
         let cut = broken(|dir, _| fs::write(dir.join("initrd.cpio.zst"), "a").unwrap());
         assert_eq!(cut, "artefacts /x/initrd.cpio.zst: 1 bytes, the manifest says 3: build the image again");
-        let later = broken(|_, m| m.version = 3);
+        let later = broken(|_, m| m.version = 4);
         assert!(
-            later.starts_with("artefacts /x/manifest.json: format version 3, this husk reads 2"),
+            later.starts_with("artefacts /x/manifest.json: format version 4, this husk reads 3"),
             "{later}"
         );
     }
@@ -428,7 +430,7 @@ pub(crate) mod tests {
     #[test]
     fn garbage_is_told_with_its_place() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(FILE), "{\"version\": 2, \"arch\": 3}").unwrap();
+        fs::write(dir.path().join(FILE), "{\"version\": 3, \"arch\": 3}").unwrap();
         let error = Manifest::load(dir.path()).unwrap_err().to_string();
         assert!(error.contains("invalid type: integer `3`, expected a string at line 1"), "{error}");
     }

@@ -15,6 +15,8 @@ mod uki;
 use std::borrow::Cow;
 use std::io::Read;
 
+use guest_formats::kata;
+
 use crate::format::Format;
 
 /// What is not in any part.
@@ -50,9 +52,9 @@ enum Place {
 
 /// The parts of the image that a file of a set is: none if it is no image, or not one of ours.
 pub(crate) fn of<'a>(file: &str, image: &'a [u8]) -> Option<Vec<Part<'a>>> {
-    let extension = file.starts_with("extension-") && file.ends_with(".erofs");
+    let is_extension = file.starts_with("extension-") && file.ends_with(".img");
     let format = Format::ALL.into_iter().find(|format| format.file() == file);
-    let mut parts = match format.or(extension.then_some(Format::Erofs))? {
+    let mut parts = match format.or(is_extension.then_some(Format::Kata(kata::Head::None)))? {
         Format::Initrd(_) => archive::ramdisk(image),
         Format::Erofs => erofs::parts(image),
         Format::Squashfs => squashfs::parts(image),

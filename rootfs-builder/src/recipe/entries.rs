@@ -100,13 +100,17 @@ impl Directory {
     }
 }
 
+/// A virtio disk has a serial number of 20 bytes, and `extension-` takes half of it.
+const LONGEST_NAME: usize = 10;
+
 impl Extension {
     pub(super) fn new(source: &Source, form: &ExtensionForm) -> Result<Extension, Error> {
         let name = form.name.get_ref();
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
+        if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(plain) {
             let place = source.place("extension.name", form.name.span());
-            return Err(place.wrong(format!("{name:?}: a name is lower-case letters, digits and dashes")));
+            let rule = format!("a name is up to {LONGEST_NAME} lower-case letters, digits and dashes");
+            return Err(place.wrong(format!("{name:?}: {rule}")));
         }
         let (from, said) = directory(source, "extension.from", &form.from)?;
         Ok(Extension { name: name.clone(), from, said })

@@ -161,6 +161,10 @@ fn a_bad_value_is_named_with_line_and_key() {
         ("[[file]]\npath = '/x/'", "line 3, file: \"/x/\" is not a plain absolute path"),
         ("[[extension]]\nname = '../x'\nfrom = 'tree'", "line 3, extension.name: \"../x\": a name is"),
         (
+            "[[extension]]\nname = 'a-long-name'\nfrom = 'tree'",
+            "line 3, extension.name: \"a-long-name\": a name is up to 10",
+        ),
+        (
             "[[extension]]\nname = 'x'\nfrom = 'tree'\n[[extension]]\nname = 'x'\nfrom = 'tree'",
             "line 6, extension.name: there is an extension \"x\" already",
         ),
