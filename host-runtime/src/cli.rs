@@ -5,12 +5,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use husk::artefacts::{self, ExtensionName};
 use husk::command::{self, Error, ExecOptions, RunOptions, Source};
 use husk::image::Reference;
 use husk::name::Name;
 use husk::size::Memory;
 use husk::state::{self, Store};
-use husk::{artefacts, share, signals, transport};
+use husk::{share, signals, transport};
 
 /// Run containers, each in a small virtual machine of its own.
 #[derive(Parser)]
@@ -85,6 +86,10 @@ struct RunArgs {
     /// the artefacts [default: initrd, else the first that boots]
     #[arg(long, value_name = "FORMAT")]
     boot: Option<String>,
+    /// A read-only image for the guest beside its root, of the artefacts or of those in DIR; may be repeated. The agent checks
+    /// it and mounts it at /run/kata-extensions/NAME
+    #[arg(long, value_name = "[DIR:]NAME")]
+    extension: Vec<ExtensionName>,
     /// How long the guest may take until its agent answers: one with an init system of its own takes longer than ours
     #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     boot_timeout: u64,
@@ -210,6 +215,7 @@ fn run_options(args: RunArgs, artefacts: PathBuf, data: PathBuf) -> RunOptions {
         share: args.share,
         artefacts,
         boot: args.boot,
+        extensions: args.extension,
         boot_timeout: Duration::from_secs(args.boot_timeout),
         data,
         cmdline: args.kernel_arg,

@@ -13,7 +13,7 @@ use protobuf::MessageField;
 
 use super::Error;
 use crate::agent::Target;
-use crate::artefacts::Artefacts;
+use crate::artefacts::{Artefacts, ExtensionName};
 use crate::container::{self, Workload};
 use crate::image::{self, ImageConfig, Reference};
 use crate::name::Name;
@@ -66,6 +66,8 @@ pub struct RunOptions {
     pub artefacts: PathBuf,
     /// The format of the image to boot instead of the usual one.
     pub boot: Option<String>,
+    /// Images beside it.
+    pub extensions: Vec<ExtensionName>,
     /// How long that may take.
     pub boot_timeout: Duration,
     /// Where unpacked images go, a directory per container.
@@ -103,6 +105,7 @@ pub async fn run(store: &Store, options: RunOptions) -> Result<i32, Error> {
         share_kind: options.share,
         transport: options.transport,
         image: options.boot.clone(),
+        extensions: options.extensions.clone(),
         boot_timeout: options.boot_timeout,
         extra_cmdline: options.cmdline.clone(),
         ..VmSpec::new(&options.artefacts, held.dir())

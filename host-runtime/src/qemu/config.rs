@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use agent_api::{paths, ports};
 
 use super::{Accel, boot::Boot};
+use crate::artefacts::Extension;
 use crate::size::Memory;
 use crate::sys::FIRST_PASSED_FD;
 
@@ -29,6 +30,8 @@ pub(crate) struct Config {
     pub(crate) memory: Memory,
     pub(crate) cpus: u32,
     pub(crate) boot: Boot,
+    /// Disks behind the root's.
+    pub(crate) extensions: Vec<Extension>,
     pub(crate) share: Option<Share>,
     /// Socket of vhost-device-vsock.
     pub(crate) vsock: Option<PathBuf>,
@@ -73,10 +76,15 @@ impl Config {
         args.extend(self.boot.argv(self.bus));
 
         let mut add = |key: &str, value: String| args.extend([key.to_string(), value]);
+        let bus = self.bus;
+        for Extension { name, image, .. } in &self.extensions {
+            let id = format!("extension-{name}");
+            add("-drive", format!("if=none,id={id},format=raw,readonly=on,file={}", value(image)));
+            add("-device", format!("virtio-blk-{bus},drive={id},serial={id}"));
+        }
         for (at, name) in PASSED.iter().enumerate() {
             add("-chardev", format!("socket,id={name},fd={}", FIRST_PASSED_FD + at as i32));
         }
-        let bus = self.bus;
         add("-mon", "chardev=qmp,mode=control".into());
         add("-device", format!("virtio-serial-{bus},max_ports=4"));
         add("-device", format!("{},chardev=console", self.console));
@@ -149,6 +157,7 @@ mod tests {
                 root: Root::Ramdisk("/i".into()),
                 firmware: Some("/fw".into()),
             },
+            extensions: Vec::new(),
             share: None,
             vsock: None,
             extra: Vec::new(),
@@ -160,6 +169,15 @@ mod tests {
         let extra = ["-device".to_string(), "virtio-net-pci".to_string()];
         let argv = Config { extra: extra.to_vec(), ..config() }.argv();
         assert!(argv.ends_with(&extra));
+    }
+
+    #[test]
+    fn an_extension_is_found_by_its_serial_number() {
+        let extension = Extension { name: "x".into(), image: "/a,b".into(), cmdline: String::new() };
+        let argv = Config { extensions: vec![extension], ..config() }.argv();
+        assert!(values(&argv, "-device").contains(&"virtio-blk-pci,drive=extension-x,serial=extension-x"));
+        let drive = "if=none,id=extension-x,format=raw,readonly=on,file=/a,,b";
+        assert_eq!(values(&argv, "-drive"), [drive]);
     }
 
     #[test]

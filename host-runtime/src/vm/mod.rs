@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
 use crate::agent;
-use crate::artefacts::{self, Artefacts};
+use crate::artefacts::{self, Artefacts, ExtensionName};
 use crate::error::Chained;
 use crate::log;
 use crate::process::Process;
@@ -38,6 +38,8 @@ pub struct VmSpec {
     pub artefacts: PathBuf,
     /// The format of the image to boot. By default it is a ramdisk, else the first that boots.
     pub image: Option<String>,
+    /// Images beside the root, which the agent mounts.
+    pub extensions: Vec<ExtensionName>,
     /// The guest's memory.
     pub memory: Memory,
     /// The guest's processors.
@@ -64,6 +66,7 @@ impl VmSpec {
         VmSpec {
             artefacts: artefacts.into(),
             image: None,
+            extensions: Vec::new(),
             memory: Memory::from_mib(256).expect("256 MiB is an ordinary amount"),
             cpus: 1,
             share: None,
@@ -150,6 +153,7 @@ impl Vm {
         let dir = &spec.state_dir;
         let sockets = Sockets(dir.clone());
         let artefacts = Artefacts::load(&spec.artefacts, spec.image.as_deref())?;
+        let extensions = artefacts.extensions(&spec.extensions)?;
         let row = artefacts.arch.row();
         let program = find_program(row.qemu_binary, &[]).ok_or(Error::NoQemu(row.qemu_binary))?;
         let share = match &spec.share {
@@ -168,6 +172,8 @@ impl Vm {
         };
         let accel = Accel::detect(artefacts.arch);
         let of_machine = if accel == Accel::Tcg { row.emulated_words(spec.cpus) } else { String::new() };
+        let words = extensions.iter().map(|extension| extension.cmdline.clone());
+        let words: Vec<String> = words.chain(spec.extra_cmdline).collect();
         let config = config::Config {
             machine: row.machine.into(),
             bus: row.virtio_bus,
@@ -176,7 +182,8 @@ impl Vm {
             emulated_cpu: row.emulated_cpu,
             memory: spec.memory,
             cpus: spec.cpus,
-            boot: boot::boot(&artefacts, &of_machine, &spec.extra_cmdline, dir)?,
+            boot: boot::boot(&artefacts, &of_machine, &words, dir)?,
+            extensions,
             share: share.as_ref().map(Share::device),
             vsock: vsock.as_ref().map(|vsock| vsock.device.clone()),
             extra: spec.extra_qemu,
