@@ -8,6 +8,7 @@ use std::time::Duration;
 use agent_api::agent::CreateSandboxRequest;
 use agent_api::paths;
 use husk::agent::Client;
+use husk::artefacts::ExtensionName;
 use husk::image::Reference;
 use husk::size::Memory;
 use husk::vm::fate::Fate;
@@ -53,6 +54,7 @@ pub struct Boot {
     limit: Duration,
     artefacts: Option<PathBuf>,
     image: Option<String>,
+    extensions: Vec<ExtensionName>,
 }
 
 /// How a VM ended.
@@ -78,6 +80,7 @@ impl Default for Boot {
             limit: LIMIT,
             artefacts: None,
             image: None,
+            extensions: Vec::new(),
         }
     }
 }
@@ -111,6 +114,12 @@ impl Boot {
     /// From another set of artefacts.
     pub fn artefacts(mut self, set: &Set) -> Boot {
         self.artefacts = Some(set.dir());
+        self
+    }
+
+    /// With an extension of a set of artefacts, else of the one that is booted: `[DIR:]NAME`.
+    pub fn extension(mut self, set: Option<&Path>, name: &str) -> Boot {
+        self.extensions.push(ExtensionName { set: set.map(Path::to_owned), name: name.into() });
         self
     }
 
@@ -197,6 +206,14 @@ impl Boot {
             let console = std::fs::read(state(&dir).join("console.log")).unwrap_or_default();
             End { reason, console: String::from_utf8_lossy(&console).into_owned() }
         })
+    }
+
+    /// The same, with a console that says something. QEMU tells a guest of its console while it boots: on a busy host a guest
+    /// that ends at once may be over before, and say nothing. Then there is another try.
+    pub fn ends_with_a_word(self, body: impl AsyncFn(&Guest)) -> End {
+        const TRIES: usize = 4;
+        let tries = std::iter::repeat_with(|| self.clone().ends(&body)).take(TRIES);
+        tries.into_iter().find(|end| !end.console.is_empty()).expect("a guest that says something")
     }
 
     /// Runs a test on a VM of its own.
@@ -363,6 +380,7 @@ fn spec(boot: Boot, share: PathBuf, state: PathBuf) -> VmSpec {
         cpus: boot.cpus,
         share: Some(share),
         share_kind: boot.share,
+        extensions: boot.extensions,
         transport: boot.transport,
         extra_cmdline: boot.cmdline,
         extra_qemu: boot.qemu,

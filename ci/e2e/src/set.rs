@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use guest_manifest::{Image, Manifest};
+use guest_manifest::{Artefact, Extension, Image, Manifest};
 use tempfile::TempDir;
 
 /// A set of artefacts of a test's own. It must live as long as the VM that has it.
@@ -41,12 +41,34 @@ impl Set {
 
     /// With other bytes in an image. The manifest is left as it is: it says what the image should have been.
     pub fn bytes(self, format: &str, change: impl FnOnce(&mut [u8])) -> Set {
-        let path = self.image(format).path(self.dir.path());
+        self.rewrite(&self.image(format).artefact, change);
+        self
+    }
+
+    /// Its extension, of which there is one.
+    pub fn extension(&self) -> &Extension {
+        self.manifest.extensions.first().expect("a set with an extension")
+    }
+
+    /// With other bytes in its extension.
+    pub fn extension_bytes(self, change: impl FnOnce(&mut [u8])) -> Set {
+        self.rewrite(&self.extension().artefact, change);
+        self
+    }
+
+    /// With another word of the command line for its extension.
+    pub fn extension_cmdline(mut self, cmdline: &str) -> Set {
+        self.manifest.extensions[0].cmdline = cmdline.into();
+        self.save();
+        self
+    }
+
+    fn rewrite(&self, artefact: &Artefact, change: impl FnOnce(&mut [u8])) {
+        let path = self.dir.path().join(&artefact.file);
         let mut bytes = std::fs::read(&path).expect("the image can be read");
         change(&mut bytes);
         std::fs::remove_file(&path).expect("a link can be removed");
         std::fs::write(&path, bytes).expect("a file in a directory of ours");
-        self
     }
 
     /// With another command line for an image.

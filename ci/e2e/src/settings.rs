@@ -53,6 +53,11 @@ impl Settings {
         path("HUSK_CONFIDENTIAL_ARTEFACTS")
     }
 
+    /// Directory of artefacts with an extension, `tools`: a file `numbers` with the lines 1 to 3000.
+    pub fn extension() -> PathBuf {
+        path("HUSK_EXTENSION_ARTEFACTS")
+    }
+
     /// Directory of artefacts with the root in every format there is.
     pub fn formats() -> PathBuf {
         path("HUSK_FORMATS_ARTEFACTS")

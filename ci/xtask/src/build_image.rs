@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use guest_arch::Arch;
 use guest_inputs::{Cache, Progress};
+use guest_manifest::Extension;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use rootfs_builder::agent::{self, Profile};
@@ -71,11 +72,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         for artefact in image.manifest.artefacts() {
             println!("{:<24} {:>11} bytes  {}", artefact.file, artefact.size, artefact.sha256);
         }
-        // What Kata's configuration has to say for a root of theirs to be verified.
+        // What Kata's configuration has to say for a root of theirs, or an extension, to be verified.
         for kata in &image.manifest.images {
             if let Some(verity) = kata.verity.as_ref().filter(|verity| !verity.superblock) {
                 println!("{:<24} kernel_verity_params = \"{}\"", kata.artefact.file, verity.kata_params());
             }
+        }
+        for extension in &image.manifest.extensions {
+            let Extension { artefact, verity, .. } = extension;
+            println!("{:<24} verity_params = \"{}\"", artefact.file, verity.kata_params());
         }
         println!("{}", image.dir.display());
         eprint!("{}", stages.table());

@@ -6,13 +6,12 @@ use std::{
     process::{Command, ExitCode, ExitStatus, Stdio},
 };
 
-use ::kernel_config::Variant;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use guest_arch::Arch;
 use guest_inputs::{Cache, Progress};
+use rootfs_builder::Format;
 use rootfs_builder::agent::Profile;
-use rootfs_builder::{Format, Recipe, recipe};
 
 use crate::build_image::Choice;
 use crate::check_reproducible::{self, Shared};
@@ -60,7 +59,7 @@ const SUBSET: &str = "arches::";
 /// Artefacts that some end-to-end tests boot beside the default ones.
 struct Besides {
     /// How the names of those tests begin.
-    tests: &'static str,
+    tests: &'static [&'static str],
     /// The environment variable that tells them where it is.
     variable: &'static str,
     /// A name, or a path in this repository.
@@ -69,11 +68,12 @@ struct Besides {
     all_formats: bool,
 }
 
-const BESIDES: [Besides; 4] = [
-    Besides::new("systemd", "HUSK_SYSTEMD_ARTEFACTS", "ci/e2e/systemd.toml"),
-    Besides::new("variants", "HUSK_DEBUG_ARTEFACTS", "debug"),
-    Besides::new("variants", "HUSK_CONFIDENTIAL_ARTEFACTS", "ci/e2e/confidential.toml"),
-    Besides { all_formats: true, ..Besides::new("roots", "HUSK_FORMATS_ARTEFACTS", "minimal") },
+const BESIDES: [Besides; 5] = [
+    Besides::new(&["systemd_cgroup::"], "HUSK_SYSTEMD_ARTEFACTS", "ci/e2e/systemd.toml"),
+    Besides::new(&["variants::"], "HUSK_DEBUG_ARTEFACTS", "debug"),
+    Besides::new(&["variants::"], "HUSK_CONFIDENTIAL_ARTEFACTS", "ci/e2e/confidential.toml"),
+    Besides { all_formats: true, ..Besides::new(&["roots::"], "HUSK_FORMATS_ARTEFACTS", "minimal") },
+    Besides::new(&["arches::", "extensions::"], "HUSK_EXTENSION_ARTEFACTS", "ci/e2e/extension.toml"),
 ];
 
 /// What a part of the tests had to say.
@@ -192,12 +192,9 @@ fn end_to_end(
         ("HUSK_BIN", husk),
         ("PATH", path.into()),
     ];
-    if arch == Arch::host() {
-        let listed = listed(filter)?;
-        let is_asked_for = |set: &&Besides| listed.lines().any(|test| test.starts_with(set.tests));
-        for set in BESIDES.iter().filter(is_asked_for) {
-            env.push((set.variable, set.build(arch, profile, stages)?));
-        }
+    let listed = listed(filter)?;
+    for set in BESIDES.iter().filter(|set| set.is_for(&listed)) {
+        env.push((set.variable, set.build(arch, profile, stages)?));
     }
     stages.run("artefacts", || {
         let arguments = ["--package", "rootfs-builder", "--test", "artefacts"];
@@ -231,16 +228,9 @@ fn end_to_end(
     Ok(())
 }
 
-/// Every recipe in every format, twice: one test each. On other architectures those whose kernel is the one that the tests
-/// boot: each variant is a kernel more to compile.
+/// Every recipe in every format, twice: one test each.
 fn reproducible(archs: Vec<Arch>, all: &mut Count) -> Result<()> {
-    let mut choices = check_reproducible::every(&Choice { archs, ..Choice::minimal() });
-    let is_usual = |recipe: &str| Ok::<_, recipe::Error>(Recipe::load(recipe)?.variant == Variant::Lean);
-    for choice in std::mem::take(&mut choices) {
-        if choice.archs == [Arch::host()] || is_usual(&choice.recipe)? {
-            choices.push(choice);
-        }
-    }
+    let choices = check_reproducible::every(&Choice { archs, ..Choice::minimal() });
     let verdicts = check_reproducible::check(&choices, Shared { kernel: true, std: true }, None, false)?;
     let good = verdicts.iter().filter(|verdict| verdict.is_good()).count() as u64;
     all.add(Count { passed: good, failed: verdicts.len() as u64 - good });
@@ -248,8 +238,13 @@ fn reproducible(archs: Vec<Arch>, all: &mut Count) -> Result<()> {
 }
 
 impl Besides {
-    const fn new(tests: &'static str, variable: &'static str, recipe: &'static str) -> Self {
+    const fn new(tests: &'static [&'static str], variable: &'static str, recipe: &'static str) -> Self {
         Besides { tests, variable, recipe, all_formats: false }
+    }
+
+    /// Whether one of these tests, a line each, needs it.
+    fn is_for(&self, listed: &str) -> bool {
+        listed.lines().any(|test| self.tests.iter().any(|file| test.starts_with(file)))
     }
 
     /// The directory of the artefacts, which it builds.
@@ -260,7 +255,7 @@ impl Besides {
         };
         let formats = if self.all_formats { Format::all_for(arch) } else { Vec::new() };
         let choice = Choice { recipe, formats, ..Choice::minimal() };
-        let out = workspace::target().join("besides").join(self.tests);
+        let out = workspace::target().join("besides").join(if self.all_formats { "all" } else { "own" });
         Ok(build_image::build(&choice, arch, profile, &out, stages)?.dir)
     }
 }

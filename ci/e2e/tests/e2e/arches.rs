@@ -200,6 +200,19 @@ fn a_disk_is_found_and_checked_against_its_hashes() {
 }
 
 #[test]
+fn an_extension_is_found_and_checked_against_its_hashes() {
+    Boot::new().extension(Some(&Settings::extension()), "tools").test(async |guest| {
+        let script = "tail -n 1 /vol/numbers; grep ' /vol ' /proc/self/mountinfo; touch /vol/x";
+        let container = guest.container("c1").mount("/vol", "bind", "/run/kata-extensions/tools", &["rbind"]);
+        let done = container.sh(script).run().await;
+        let told = done.text();
+        assert!(told.starts_with("3000\n"), "{done:?}");
+        assert!(told.contains(" ro,nosuid,nodev") && told.contains(" - erofs /dev/dm-"), "{done:?}");
+        assert!(done.error_text().contains("Read-only file system"), "{done:?}");
+    });
+}
+
+#[test]
 fn the_processors_weaknesses_are_told() {
     test(async |guest| {
         let script = "cd /sys/devices/system/cpu/vulnerabilities && grep . *";

@@ -6,6 +6,7 @@
 //! | `boot` | a VM's way up and down: Health, Version, details, logs, power-off |
 //! | `startup` | how the guest is set up: mounts, settings, the log, the debug console |
 //! | `roots` | roots on disks, in every format: booted, verified, tampered with |
+//! | `extensions` | images beside the root: mounted, checked, refused |
 //! | `vsock` | the same agent over the other transport |
 //! | `wire` | the protocol itself: unknown services and methods, status codes, many calls at once |
 //! | `exit` | how programs end, and programs that cannot run |
@@ -61,6 +62,7 @@ mod devices;
 mod devices_rules;
 mod exec;
 mod exit;
+mod extensions;
 mod hooks;
 mod husk_service;
 mod identity;
