@@ -80,6 +80,13 @@ impl Set {
         self
     }
 
+    /// For another architecture, if one believes the manifest.
+    pub fn arch(mut self, arch: &str) -> Set {
+        self.manifest.arch = arch.into();
+        self.save();
+        self
+    }
+
     /// Without the image in a format.
     pub fn without(mut self, format: &str) -> Set {
         self.manifest.images.retain(|image| image.format != format);

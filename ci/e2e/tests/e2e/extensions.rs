@@ -127,6 +127,10 @@ fn what_is_not_there_is_named_before_anything_boots() {
     assert!(said.ends_with("there is no extension \"gone\" in this set (tools)"), "{said}");
     let said = end(Boot::new().extension(None, "tools"));
     assert!(said.ends_with("there is no extension \"tools\" in this set (it has none)"), "{said}");
+    let other = set().arch("s390x");
+    let said = end(boot(&other));
+    let wanted = format!("its extensions are for s390x, and the VM is {}", Settings::get().arch());
+    assert!(said.ends_with(&wanted), "{said}");
     let twice = Boot::new().extension(Some(&dir), "tools").extension(Some(&dir), "tools");
     assert_eq!(end(twice), "extension tools: it is asked for twice");
 }
