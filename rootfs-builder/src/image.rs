@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use guest_arch::Arch;
 use guest_debian::{Laid, Package};
@@ -10,6 +11,7 @@ use guest_manifest::{Artefact, Manifest};
 use guest_sbom::Component;
 use guest_tree::{Content, Tree};
 use kernel_config::Kernel;
+use rayon::prelude::*;
 
 use crate::contents::{self, Contents};
 use crate::documents::{self, Sources};
@@ -121,8 +123,10 @@ impl Set<'_> {
             name: &recipe.name,
             kernel,
             efi_stub: self.efi_stub.as_deref(),
+            ramdisk: Mutex::default(),
         };
-        let images = self.formats.iter().map(|format| write::image(*format, &root, into));
+        // What compresses takes a processor for half a minute, where there is a distribution in the tree.
+        let images = self.formats.par_iter().map(|format| write::image(*format, &root, into));
         let extensions = (0..).zip(&self.extensions);
         let extensions = extensions.map(|(index, (name, tree))| write::extension(name, index, tree, into));
         let contents = Contents::of(&self.tree, &self.extensions)?;

@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use guest_arch::Arch;
 use guest_formats::disk::{self, Partition, Role, Scheme};
@@ -49,6 +50,20 @@ pub(crate) struct Root<'a> {
     pub(crate) kernel: &'a Kernel,
     /// What a unified kernel image begins with, if one is to be written.
     pub(crate) efi_stub: Option<&'a Path>,
+    /// Two formats are made of it: see [`Root::ramdisk`].
+    pub(crate) ramdisk: Mutex<Option<Arc<[u8]>>>,
+}
+
+impl Root<'_> {
+    /// The tree as our kernels unpack it. Whoever comes while it is being packed waits for it.
+    fn ramdisk(&self) -> Result<Arc<[u8]>, Error> {
+        let mut packed = self.ramdisk.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(packed) = &*packed {
+            return Ok(packed.clone());
+        }
+        let ramdisk: Arc<[u8]> = initrd::to_vec(self.tree, TIME, initrd::Compression::Zstd)?.into();
+        Ok(packed.insert(ramdisk).clone())
+    }
 }
 
 /// Writes a root in a format into a directory.
@@ -56,6 +71,10 @@ pub(crate) fn image(format: Format, root: &Root<'_>, into: &Path) -> Result<Imag
     let path = into.join(format.file());
     let mut out = create(&path)?;
     let tree = match format {
+        Format::Initrd(initrd::Compression::Zstd) => {
+            out.write_all(&root.ramdisk()?).map_err(at("write", &path))?;
+            None
+        }
         Format::Initrd(compression) => {
             initrd::write(root.tree, TIME, compression, &mut out)?;
             None
@@ -161,7 +180,7 @@ fn unified(root: &Root<'_>) -> Result<Vec<u8>, Error> {
     let stub = root.efi_stub.ok_or(Error::NoStub(root.arch))?;
     let stub = fs::read(stub).map_err(at("read", stub))?;
     let linux = efi_program(root.kernel)?;
-    let initrd = initrd::to_vec(root.tree, TIME, initrd::Compression::Zstd)?;
+    let initrd = root.ramdisk()?;
     let parts = uki::Parts {
         os_release: &format!("ID=husk\nNAME=Husk\nPRETTY_NAME=\"Husk {}\"\n", root.name),
         cmdline: &root.cmdline.join(" "),

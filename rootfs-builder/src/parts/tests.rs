@@ -66,6 +66,7 @@ pub(crate) fn image(format: Format, tree: &Tree) -> Vec<u8> {
         name: "test",
         kernel: &kernel,
         efi_stub: Some(&efi_stub),
+        ramdisk: Default::default(),
     };
     write::image(format, &root, dir.path()).unwrap();
     fs::read(dir.path().join(format.file())).unwrap()
