@@ -182,14 +182,22 @@ fn bare(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// Whether make says with this line that it makes something: "  HOSTCC  scripts/kconfig/conf.o".
+fn is_progress(line: &str) -> bool {
+    let what = line.strip_prefix("  ").and_then(|line| line.split(' ').next());
+    what.is_some_and(|word| !word.is_empty() && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'))
+}
+
 /// Whether make says with this line that it compiles something for the kernel.
 fn is_object(line: &str) -> bool {
     let mut words = line.split_ascii_whitespace();
     matches!(words.next(), Some("CC" | "AS")) && words.next().is_some_and(|file| file.ends_with(".o"))
 }
 
+/// The end of a log, without the lines that say what is being made: with several jobs at once the one that failed has said
+/// so long before the last of the others is done.
 fn tail(log: &str) -> String {
-    let lines: Vec<_> = log.lines().collect();
+    let lines: Vec<_> = log.lines().filter(|line| !is_progress(line)).collect();
     lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }
 
@@ -221,6 +229,13 @@ mod tests {
         assert_eq!(seen, 101);
         assert!(error.starts_with("kernel: testing failed (exit status: 3); "), "{error}");
         assert!(error.contains("oops") && error.contains("\n99\n") && !error.contains("\n50\n"), "{error}");
+    }
+
+    #[test]
+    fn what_failed_is_not_lost_among_what_went_well() {
+        let log =
+            "x.c:1:2: error: no y\nmake: *** x.o\n".to_owned() + &"  CC      z.o\n  HOSTCC  w\n".repeat(50);
+        assert_eq!(tail(&log), "x.c:1:2: error: no y\nmake: *** x.o");
     }
 
     #[test]

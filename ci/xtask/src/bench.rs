@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path, process::Stdio};
 
+use ::kernel_config::Variant;
 use anyhow::{Context, Result, bail};
 use guest_arch::Arch;
 use guest_inputs::{Cache, Progress};
@@ -24,7 +25,8 @@ struct Row {
 }
 
 pub(crate) fn run(to: Option<&Path>, install_deps: bool) -> Result<()> {
-    deps::ensure(&[deps::KERNEL, deps::AGENT, &deps::vm(&[Arch::host()])], install_deps)?;
+    let kernel = deps::kernel(&[Arch::host()], &[Variant::Lean]);
+    deps::ensure(&[&kernel, deps::AGENT, &deps::vm(&[Arch::host()])], install_deps)?;
     let image = build_image::minimal(Arch::host(), Profile::Guest, &mut Stages::default())?;
     let once = |name: &str, unit: &str, budget, figure| Row {
         name: name.into(),

@@ -43,7 +43,7 @@ struct Digest {
 }
 
 pub(crate) fn run(arches: &[Arch], install_deps: bool) -> Result<()> {
-    deps::ensure(&[deps::KERNEL, &deps::vm(arches), &deps::compilers(arches)], install_deps)?;
+    deps::ensure(&[&deps::kernel(arches, &[Variant::Lean]), &deps::vm(arches)], install_deps)?;
     for &arch in arches {
         let kernel = ::kernel_config::build(&Cache::open()?, arch, Variant::Lean, &Progress::new())?;
         let dir = tempfile::tempdir()?;

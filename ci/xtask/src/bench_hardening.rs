@@ -31,7 +31,7 @@ pub(crate) fn run(kernels: &[std::path::PathBuf], install_deps: bool) -> Result<
     if Arch::host() != ARCH {
         bail!("what counts instructions here is written for {ARCH} alone");
     }
-    deps::ensure(&[deps::KERNEL, &deps::vm(&[ARCH])], install_deps)?;
+    deps::ensure(&[&deps::kernel(&[ARCH], &Variant::ALL), &deps::vm(&[ARCH])], install_deps)?;
     let (cache, progress) = (Cache::open()?, Progress::new());
     let built = |variant| ::kernel_config::build(&cache, ARCH, variant, &progress).map(|kernel| kernel.image);
     let (lean, hardened) = (built(Variant::Lean)?, built(Variant::Hardened)?);

@@ -104,9 +104,8 @@ pub(crate) fn compare_with_expected(image: &Image, expect: bool) -> Result<Diffe
 impl Choice {
     /// Makes sure of what it takes to build this.
     pub(crate) fn ensure_deps(&self, install: bool) -> Result<()> {
-        let compilers = deps::compilers(&self.archs);
-        let types = if Recipe::load(&self.recipe)?.variant.has_types() { deps::TYPES } else { &[] };
-        deps::ensure(&[deps::KERNEL, deps::AGENT, &compilers, types], install)
+        let kernel = deps::kernel(&self.archs, &[Recipe::load(&self.recipe)?.variant]);
+        deps::ensure(&[&kernel, deps::AGENT], install)
     }
 
     /// The default recipe for this machine.

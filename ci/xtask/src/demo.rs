@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use ::kernel_config::Variant;
 use anyhow::{Context, Result, bail};
 use guest_arch::Arch;
 use guest_inputs::{Cache, Progress};
@@ -15,7 +16,8 @@ const SCRIPT: &str = "uname -a; echo \"pid 1: $(cat /proc/1/comm)\"; grep MemTot
 pub(crate) fn run(install_deps: bool) -> Result<()> {
     let mut stages = Stages::default();
     stages.run("packages", || {
-        deps::ensure(&[deps::KERNEL, deps::AGENT, &deps::vm(&[Arch::host()])], install_deps)
+        let kernel = deps::kernel(&[Arch::host()], &[Variant::Lean]);
+        deps::ensure(&[&kernel, deps::AGENT, &deps::vm(&[Arch::host()])], install_deps)
     })?;
     let arch = Arch::host();
     let image = build_image::minimal(arch, Profile::Guest, &mut stages)?;

@@ -6,13 +6,12 @@ use std::{
     process::{Command, Stdio},
 };
 
+use ::kernel_config::Variant;
 use anyhow::{Context, Result, bail};
 use guest_arch::Arch;
 
 /// To build a kernel: compiler and make; the configuration's parser; objtool's library; what packs the bzImage.
-pub(crate) const KERNEL: &[&str] = &["bc", "bison", "flex", "gcc", "libc6-dev", "libelf-dev", "make", "zstd"];
-/// To build a kernel that knows its own types.
-pub(crate) const TYPES: &[&str] = &["dwarves"];
+const KERNEL: &[&str] = &["bc", "bison", "flex", "gcc", "libc6-dev", "libelf-dev", "make", "zstd"];
 /// To build the agent: a Python that can install zig into a directory of ours.
 pub(crate) const AGENT: &[&str] = &["gcc", "libc6-dev", "python3", "python3-venv"];
 /// To run the tests: an opinion on the agent's binary that is not ours, what makes file systems on disks, what the agent
@@ -37,9 +36,20 @@ pub(crate) fn vm(arches: &[Arch]) -> Vec<&'static str> {
     ["qemu-system-common"].into_iter().chain(emulators).collect()
 }
 
-/// To build kernels of these architectures, or to ask for their configurations: a cross compiler for each that is not this
-/// machine's.
-pub(crate) fn compilers(arches: &[Arch]) -> Vec<&'static str> {
+/// To build kernels of these kinds, or to ask for their configurations.
+pub(crate) fn kernel(arches: &[Arch], variants: &[Variant]) -> Vec<&'static str> {
+    let own = |variant: &Variant| match variant {
+        Variant::Lean => None,
+        // It knows its own types.
+        Variant::Debug => Some("dwarves"),
+        // It has a keyring, and the program that fills it links OpenSSL's library.
+        Variant::Hardened => Some("libssl-dev"),
+    };
+    KERNEL.iter().copied().chain(compilers(arches)).chain(variants.iter().filter_map(own)).collect()
+}
+
+/// A cross compiler for each architecture that is not this machine's.
+fn compilers(arches: &[Arch]) -> Vec<&'static str> {
     let foreign = arches.iter().filter(|arch| **arch != Arch::host());
     foreign.map(|arch| arch.row().cross_package).collect()
 }
@@ -115,6 +125,14 @@ mod tests {
     fn only_other_architectures_need_another_compiler() {
         assert_eq!(compilers(&Arch::ALL).len(), Arch::ALL.len() - 1);
         assert!(compilers(&[Arch::host()]).is_empty());
+    }
+
+    #[test]
+    fn a_kernel_needs_what_its_variant_needs() {
+        let lean = kernel(&[Arch::host()], &[Variant::Lean]);
+        assert_eq!(lean, KERNEL);
+        let all = kernel(&[Arch::host()], &Variant::ALL);
+        assert_eq!(all[KERNEL.len()..], ["dwarves", "libssl-dev"]);
     }
 
     #[test]

@@ -8,8 +8,7 @@ use guest_inputs::{Cache, Progress};
 use crate::deps;
 
 pub(crate) fn run(arch: Arch, variant: Variant, install_deps: bool) -> Result<()> {
-    let types = if variant.has_types() { deps::TYPES } else { &[] };
-    deps::ensure(&[deps::KERNEL, &deps::compilers(&[arch]), types], install_deps)?;
+    deps::ensure(&[&deps::kernel(&[arch], &[variant])], install_deps)?;
     let kernel = ::kernel_config::build(&Cache::open()?, arch, variant, &Progress::new())?;
     println!("linux      {}", kernel.version);
     for (what, path) in

@@ -44,12 +44,7 @@ pub(crate) fn check_all() -> Result<()> {
 fn check(options: &Options) -> Result<()> {
     let arches = or_all(&options.arch, &Arch::ALL);
     let variants = or_all(&options.variant, &Variant::ALL);
-    let mut packages = vec![deps::KERNEL.to_vec()];
-    packages.push(deps::compilers(&arches));
-    if variants.iter().any(|variant| variant.has_types()) {
-        packages.push(deps::TYPES.to_vec());
-    }
-    deps::ensure(&packages.iter().map(Vec::as_slice).collect::<Vec<_>>(), options.install_deps)?;
+    deps::ensure(&[&deps::kernel(&arches, &variants)], options.install_deps)?;
     let outcome =
         ::kernel_config::check(&Cache::open()?, &arches, &variants, options.update, &Progress::new())?;
     for config in &outcome.configs {

@@ -6,6 +6,7 @@ use std::{
     process::{Command, ExitCode, ExitStatus, Stdio},
 };
 
+use ::kernel_config::Variant;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use guest_arch::Arch;
@@ -91,15 +92,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     // First of all: an hour is too late to hear of a missing package. What compiles the agent for this machine needs one too.
     let arches: Vec<Arch> = [Arch::host()].into_iter().chain(apart.iter().copied()).collect();
     let emulators = deps::vm(&arches);
-    let compilers = deps::compilers(&Arch::ALL);
+    let kernels = deps::kernel(&Arch::ALL, &Variant::ALL);
     let packages: &[&[&str]] = match options.only {
-        None | Some(Part::E2e) => {
-            &[deps::KERNEL, deps::TYPES, deps::AGENT, deps::TESTS, deps::READERS, &emulators, &compilers]
-        }
+        None | Some(Part::E2e) => &[&kernels, deps::AGENT, deps::TESTS, deps::READERS, &emulators],
         Some(Part::Clippy | Part::Unit) => &[deps::TESTS, deps::READERS],
-        Some(Part::KernelConfig | Part::Reproducible) => {
-            &[deps::KERNEL, deps::TYPES, deps::AGENT, &compilers]
-        }
+        Some(Part::KernelConfig | Part::Reproducible) => &[&kernels, deps::AGENT],
         Some(Part::Fmt) => &[],
     };
     if !packages.is_empty() {
