@@ -4,6 +4,7 @@
 //! rest of a build relies on. `rootfs-builder/fuzz` has a program for each; its `seeds/` are also run by the test here.
 
 use std::path::{Component, Path};
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use guest_inputs::Archive;
@@ -61,10 +62,16 @@ pub fn release(bytes: &[u8]) {
     }
 }
 
-/// An InRelease file. Where nobody is trusted, no signature is good.
+/// An InRelease file. No text is believed but the one that the signer has signed.
 pub fn in_release(bytes: &[u8]) {
+    static SIGNER: LazyLock<Keyring> = LazyLock::new(|| {
+        // Its secret key was never written anywhere.
+        Keyring::of_all(include_bytes!("../../fuzz/signer.pgp")).expect("a certificate")
+    });
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 31);
-    assert!(Keyring::of_nobody().verify("sid", bytes, now).is_err());
+    if let Ok(signed) = SIGNER.verify("sid", bytes, now) {
+        assert_eq!(signed.text, "Suite: sid\n- dash\n\nDate: x\n");
+    }
 }
 
 /// A package. Whatever is in it, its files are below a root, and nothing is written but what the list names.
@@ -90,6 +97,13 @@ pub fn deb(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_signed_seed_is_believed() {
+        let seed = include_bytes!("../../fuzz/seeds/in_release/signed");
+        let signer = Keyring::of_all(include_bytes!("../../fuzz/signer.pgp")).unwrap();
+        assert!(signer.verify("sid", seed, SystemTime::now()).is_ok());
+    }
 
     #[test]
     fn the_seeds_break_no_promise() {
