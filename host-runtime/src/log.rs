@@ -37,19 +37,26 @@ pub(crate) fn last_line(path: &Path) -> String {
     text.lines().map(printable).rfind(|line| !line.is_empty()).unwrap_or_else(|| "it said nothing".into())
 }
 
-/// The kernel's panic line, if the console shows one. The kernel does not say there what dm-verity had against a root that
-/// it could not mount, but before.
+/// The kernel's panic line, if the console shows one. What dm-verity had against a root that was not mounted is not in that
+/// line, but was said before.
 pub(crate) fn panic_line(console: &Path) -> Option<String> {
     let text = tail(console);
     let (before, panic) = text.split_at(text.find("Kernel panic - not syncing")?);
     let panic = printable(panic.lines().next()?);
-    let objection = before.lines().rev().find_map(|line| Some(&line[line.find("device-mapper: ")?..]));
-    Some(match objection {
+    Some(match objection(before) {
         Some(line) if panic.contains("Unable to mount root fs") => {
             format!("{panic}; dm-verity: {}", printable(line))
         }
         _ => panic,
     })
+}
+
+/// Why the device mapper did not set up a device (the first line says it, the rest is what came of that), or which block of
+/// one was corrupted (the last says it: others tell of the hash function).
+fn objection(console: &str) -> Option<&str> {
+    let mut setup = console.lines().filter_map(|line| Some(&line[line.find("device-mapper: table: ")?..]));
+    let mut checks = console.lines().filter_map(|line| Some(&line[line.find("device-mapper: verity: ")?..]));
+    setup.next().or_else(|| checks.next_back())
 }
 
 /// Text of any origin as one printable line of bounded length.
@@ -102,9 +109,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("console.log");
         let panic = "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(254,0)";
-        let said = "device-mapper: table: 254:0: vda1 too small for target";
-        std::fs::write(&path, format!("device-mapper: init\r\n[ 1.1] {said}\r\n[ 1.2] {panic}\r\n")).unwrap();
-        assert_eq!(panic_line(&path).unwrap(), format!("{panic}; dm-verity: {said}"));
+        for (said, around) in [
+            (
+                "device-mapper: table: 254:0: vda1 too small for target",
+                ["device-mapper: init: attempting", "device-mapper: ioctl: unable to set up"],
+            ),
+            (
+                "device-mapper: verity: 254:0: data block 0 is corrupted",
+                ["device-mapper: verity: sha256 using shash", "erofs: cannot read"],
+            ),
+        ] {
+            let [before, after] = around;
+            let console = format!("{before}\r\n[ 1.1] {said}\r\n{after}\r\n[ 1.2] {panic}\r\n");
+            std::fs::write(&path, console).unwrap();
+            assert_eq!(panic_line(&path).unwrap(), format!("{panic}; dm-verity: {said}"));
+        }
         std::fs::write(&path, format!("[ 1.2] {panic}\r\n")).unwrap();
         assert_eq!(panic_line(&path).unwrap(), panic);
     }
