@@ -53,7 +53,7 @@ impl Settings {
         path("HUSK_CONFIDENTIAL_ARTEFACTS")
     }
 
-    /// Directory of artefacts with an extension, `tools`: a file `numbers` with the lines 1 to 3000.
+    /// Directory of artefacts with an extension, `tools`: a file `numbers` of several blocks, from 1 to 3000.
     pub fn extension() -> PathBuf {
         path("HUSK_EXTENSION_ARTEFACTS")
     }

@@ -202,7 +202,7 @@ fn a_disk_is_found_and_checked_against_its_hashes() {
 #[test]
 fn an_extension_is_found_and_checked_against_its_hashes() {
     Boot::new().extension(Some(&Settings::extension()), "tools").test(async |guest| {
-        let script = "tail -n 1 /vol/numbers; grep ' /vol ' /proc/self/mountinfo; touch /vol/x";
+        let script = "tail -c 5 /vol/numbers; grep ' /vol ' /proc/self/mountinfo; touch /vol/x";
         let container = guest.container("c1").mount("/vol", "bind", "/run/kata-extensions/tools", &["rbind"]);
         let done = container.sh(script).run().await;
         let told = done.text();
