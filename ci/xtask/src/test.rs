@@ -30,10 +30,10 @@ pub(crate) struct Options {
     #[arg(long)]
     quick: bool,
     /// Only what every architecture has to pass, on this one; may be given more than once
-    #[arg(long, conflicts_with = "only")]
+    #[arg(long)]
     arch: Vec<Arch>,
-    /// Everything, and what every architecture has to pass on all of them
-    #[arg(long, conflicts_with_all = ["only", "arch"])]
+    /// Everything here, and for each other architecture what `--arch` is
+    #[arg(long, conflicts_with = "arch")]
     all_arches: bool,
     /// Only tests with this in their names
     filter: Option<String>,
@@ -85,8 +85,9 @@ struct Count {
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let wanted = |part| options.arch.is_empty() && options.only.is_none_or(|only| only == part);
-    let apart = apart(options);
+    let among = |part| options.only.is_none_or(|only| only == part);
+    let wanted = |part| options.arch.is_empty() && among(part);
+    let apart = apart(options)?;
     let mut stages = Stages::default();
     let mut all = Count::default();
     // First of all: an hour is too late to hear of a missing package. What compiles the agent for this machine needs one too.
@@ -138,14 +139,19 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         end_to_end(Arch::host(), options.filter.as_deref(), options, &mut stages, &mut all)?;
     }
     if wanted(Part::Reproducible) && whole {
-        let arches = if options.all_arches { Arch::ALL.to_vec() } else { vec![Arch::host()] };
-        stages.run("reproducible", || reproducible(arches, &mut all))?;
+        stages.run("reproducible", || reproducible(Arch::host(), &mut all))?;
     }
     eprint!("\n{}", stages.table());
     for arch in apart {
         let mut stages = Stages::default();
-        let filter = options.filter.as_deref().unwrap_or(SUBSET);
-        end_to_end(arch, Some(filter), options, &mut stages, &mut all).with_context(|| arch.to_string())?;
+        if among(Part::E2e) {
+            let filter = options.filter.as_deref().unwrap_or(SUBSET);
+            end_to_end(arch, Some(filter), options, &mut stages, &mut all)
+                .with_context(|| arch.to_string())?;
+        }
+        if is_asked_for(options) && among(Part::Reproducible) && whole {
+            stages.run("reproducible", || reproducible(arch, &mut all))?;
+        }
         eprint!("\n{arch}\n{}", stages.table());
     }
     println!("{} passed, {} failed", all.passed, all.failed);
@@ -153,16 +159,19 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 }
 
 /// The architectures that are tested apart from the rest. A filter without one is about the machine's own.
-fn apart(options: &Options) -> Vec<Arch> {
-    let usual = match (&options.only, &options.filter) {
+fn apart(options: &Options) -> Result<Vec<Arch>> {
+    if is_asked_for(options) && !matches!(options.only, None | Some(Part::E2e | Part::Reproducible)) {
+        bail!(
+            "--arch and --all-arches go with --only e2e and --only reproducible: the rest is the same on each"
+        );
+    }
+    let arches = match (options.only, &options.filter) {
+        _ if !options.arch.is_empty() => return Ok(options.arch.clone()),
+        _ if options.all_arches => Arch::ALL.as_slice(),
         (None | Some(Part::E2e), None) => USUAL.as_slice(),
         _ => &[],
     };
-    let arches = if options.all_arches { Arch::ALL.as_slice() } else { usual };
-    match options.arch.as_slice() {
-        [] => arches.iter().copied().filter(|arch| *arch != Arch::host()).collect(),
-        named => named.to_vec(),
-    }
+    Ok(arches.iter().copied().filter(|arch| *arch != Arch::host()).collect())
 }
 
 /// Whether somebody asked for other architectures, which get all that they have to pass then, and not the usual half.
@@ -231,8 +240,8 @@ fn end_to_end(
 }
 
 /// Every recipe in every format, twice: one test each.
-fn reproducible(archs: Vec<Arch>, all: &mut Count) -> Result<()> {
-    let choices = check_reproducible::every(&Choice { archs, ..Choice::minimal() });
+fn reproducible(arch: Arch, all: &mut Count) -> Result<()> {
+    let choices = check_reproducible::every(&Choice { archs: vec![arch], ..Choice::minimal() });
     let verdicts = check_reproducible::check(&choices, Shared { kernel: true, std: true }, None, false)?;
     let good = verdicts.iter().filter(|verdict| verdict.is_good()).count() as u64;
     all.add(Count { passed: good, failed: verdicts.len() as u64 - good });
@@ -360,11 +369,17 @@ mod tests {
         let foreign = |arches: &[Arch]| -> Vec<Arch> {
             arches.iter().copied().filter(|arch| *arch != Arch::host()).collect()
         };
-        assert_eq!(apart(&plain()), foreign(&USUAL));
-        assert_eq!(apart(&Options { all_arches: true, ..plain() }), foreign(&Arch::ALL));
-        assert_eq!(apart(&Options { arch: vec![Arch::host()], ..plain() }), [Arch::host()]);
-        assert_eq!(apart(&Options { filter: Some("exec::".into()), ..plain() }), []);
-        assert_eq!(apart(&Options { only: Some(Part::Unit), ..plain() }), []);
+        let lints = Options { only: Some(Part::Clippy), arch: vec![Arch::S390x], ..plain() };
+        assert!(apart(&lints).is_err());
+        let apart = |options: Options| apart(&options).unwrap();
+        assert_eq!(apart(plain()), foreign(&USUAL));
+        assert_eq!(apart(Options { all_arches: true, ..plain() }), foreign(&Arch::ALL));
+        assert_eq!(apart(Options { arch: vec![Arch::host()], ..plain() }), [Arch::host()]);
+        assert_eq!(apart(Options { filter: Some("exec::".into()), ..plain() }), []);
+        assert_eq!(apart(Options { only: Some(Part::Unit), ..plain() }), []);
+        assert_eq!(apart(Options { only: Some(Part::Reproducible), ..plain() }), []);
+        let twice = Options { only: Some(Part::Reproducible), all_arches: true, ..plain() };
+        assert_eq!(apart(twice), foreign(&Arch::ALL));
     }
 
     #[test]
