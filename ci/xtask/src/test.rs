@@ -271,9 +271,12 @@ impl Besides {
     }
 }
 
-/// `cargo test`, ready for arguments of the test programs.
+/// `cargo test`, ready for arguments of the test programs. Whom a shell starts in the background ignores SIGINT and
+/// SIGQUIT, as would all that the tests start and mean to interrupt: both do again what they do by default.
 fn cargo_test(arguments: &[&str], filter: Option<&str>, env: &[(&str, PathBuf)]) -> Command {
-    let mut cargo = workspace::cargo();
+    let plain = workspace::cargo();
+    let mut cargo = Command::new("env");
+    cargo.arg("--default-signal=INT,QUIT").arg(plain.get_program()).current_dir(workspace::root());
     cargo.args(["test", "--locked", "--no-fail-fast"]).args(arguments).arg("--").args(filter);
     cargo.envs(env.iter().cloned());
     cargo

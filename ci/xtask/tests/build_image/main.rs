@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use guest_manifest::Manifest;
 
@@ -143,7 +143,14 @@ impl Group {
 
     pub(crate) fn end(mut self, signal: &str) -> ExitStatus {
         self.signal(signal);
-        self.0.wait().unwrap()
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "SIG{signal} does not end it");
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
