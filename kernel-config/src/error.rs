@@ -78,6 +78,15 @@ pub enum Error {
     /// The version of a kernel is none.
     #[error("kernels.toml: version: {0}")]
     Release(String),
+    /// No kernel can be built in a directory of this name.
+    #[error(
+        "kernel: its makefile takes no path with a space or a colon, as in {} (XDG_CACHE_HOME can name another)",
+        .0.display()
+    )]
+    Place(
+        /// Where the source is.
+        PathBuf,
+    ),
     /// A program could not be started.
     #[error("kernel: cannot run {program}")]
     Run {

@@ -74,7 +74,7 @@ pub fn build(cache: &Cache, arch: Arch, variant: Variant, progress: &Progress) -
     let entry = cache.build("kernel", &key, |into| -> Result<(), Error> {
         let task = progress.task("kernel");
         let tree = source::unpack(cache, &pinned, into, progress, &task)?;
-        let make = Make::new(&tree, arch, variant, &pinned.timestamp, into.join("build.log"));
+        let make = Make::new(&tree, arch, variant, &pinned.timestamp, into.join("build.log"))?;
         task.doing("resolving the configuration");
         let config = make.configure(&write_settings(&settings, into)?, Base::Nothing)?;
         let kind = Kind { arch, variant, release: pinned.version.parse().map_err(Error::Release)? };

@@ -44,7 +44,16 @@ pub(crate) enum Base {
 }
 
 impl Make {
-    pub(crate) fn new(tree: &Path, arch: Arch, variant: Variant, timestamp: &str, log: PathBuf) -> Self {
+    pub(crate) fn new(
+        tree: &Path,
+        arch: Arch,
+        variant: Variant,
+        timestamp: &str,
+        log: PathBuf,
+    ) -> Result<Self, Error> {
+        if tree.to_string_lossy().contains(|c: char| c == ':' || c.is_whitespace()) {
+            return Err(Error::Place(tree.to_owned()));
+        }
         let map = format!("-ffile-prefix-map={}=/linux", tree.display());
         // With these the same inputs give the same bytes, whoever builds, wherever and whenever.
         let env = vec![
@@ -56,7 +65,7 @@ impl Make {
             ("KCFLAGS", map.clone()),
             ("KAFLAGS", map),
         ];
-        Make { tree: tree.to_owned(), out: None, log, env, variant, row: arch.row() }
+        Ok(Make { tree: tree.to_owned(), out: None, log, env, variant, row: arch.row() })
     }
 
     /// Leaves the tree as it is, and writes into this directory.
@@ -206,7 +215,7 @@ mod tests {
     use super::*;
 
     fn make_in(dir: &Path) -> Make {
-        Make::new(dir, Arch::host(), Variant::Lean, "2026-01-01", dir.join("log"))
+        Make::new(dir, Arch::host(), Variant::Lean, "2026-01-01", dir.join("log")).unwrap()
     }
 
     #[test]
@@ -236,6 +245,16 @@ mod tests {
         let log =
             "x.c:1:2: error: no y\nmake: *** x.o\n".to_owned() + &"  CC      z.o\n  HOSTCC  w\n".repeat(50);
         assert_eq!(tail(&log), "x.c:1:2: error: no y\nmake: *** x.o");
+    }
+
+    #[test]
+    fn a_place_that_the_makefile_refuses_is_named() {
+        for place in ["/a b/linux", "/a:b/linux", "/a\tb"] {
+            let new =
+                Make::new(Path::new(place), Arch::host(), Variant::Lean, "2026-01-01", PathBuf::from("log"));
+            let error = new.err().unwrap().to_string();
+            assert!(error.contains(place) && error.contains("XDG_CACHE_HOME"), "{error}");
+        }
     }
 
     #[test]

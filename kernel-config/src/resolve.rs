@@ -38,7 +38,7 @@ pub(crate) fn resolve(
         progress.task("kernel").doing(&format!("resolving {arch} {variant}"));
         let out = into.join("out");
         fs::create_dir(&out).map_err(at("create", &out))?;
-        let make = Make::new(&tree, arch, variant, &pinned.timestamp, into.join("resolve.log")).out(&out);
+        let make = Make::new(&tree, arch, variant, &pinned.timestamp, into.join("resolve.log"))?.out(&out);
         let settings = crate::write_settings(settings, into)?;
         for (base, name) in [(Base::Nothing, "config"), (Base::Defaults, "defaults")] {
             let path = into.join(name);
