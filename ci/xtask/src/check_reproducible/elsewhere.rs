@@ -68,24 +68,30 @@ impl Elsewhere {
         }
         let elsewhere = Elsewhere { root: root.to_owned(), user, varied, shared };
         elsewhere.copy_checkout()?;
-        let cache = Cache::open()?;
-        for kind in &elsewhere.shared {
-            let from = cache.root().join(kind);
-            if from.is_dir() {
-                share(&from, &root.join("home/.cache/husk").join(kind), user)?;
-            }
-        }
         let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
         share(Path::new(sysroot.trim()), &root.join("rust"), user)?;
+        Ok(elsewhere)
+    }
+
+    /// What is downloaded there and here only once, and what takes minutes: as of now, since the first build may just
+    /// have got it.
+    fn share_inputs(&self) -> Result<()> {
+        let cache = Cache::open()?;
+        for kind in &self.shared {
+            let from = cache.root().join(kind);
+            if from.is_dir() {
+                share(&from, &self.root.join("home/.cache/husk").join(kind), self.user)?;
+            }
+        }
         let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
         let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
         let home = home.context("neither CARGO_HOME nor HOME is set")?;
         for part in ["registry", "config.toml"] {
             if home.join(part).exists() {
-                share(&home.join(part), &root.join("cargo").join(part), user)?;
+                share(&home.join(part), &self.root.join("cargo").join(part), self.user)?;
             }
         }
-        Ok(elsewhere)
+        Ok(())
     }
 
     /// The files that git knows or would add, in the reverse of their order.
@@ -110,6 +116,7 @@ impl Elsewhere {
 
     /// Builds there, and says where the set is.
     pub(super) fn build(&self, choice: &Choice, arch: &str, recipe: &str) -> Result<PathBuf> {
+        self.share_inputs()?;
         let in_other = |name: &str| self.root.join(name);
         let mut words =
             vec!["cd \"$1\"; shift; umask 0077; ulimit -c 0; exec \"$@\"".to_owned(), "sh".to_owned()];
@@ -142,10 +149,14 @@ impl Elsewhere {
     }
 }
 
-/// The same files under another name, in directories of their own: links where that is possible.
+/// The same files under another name, in directories of their own: links where that is possible. What is there already
+/// stays.
 pub(super) fn share(from: &Path, to: &Path, user: Option<u32>) -> Result<()> {
     let metadata =
         fs::symlink_metadata(from).with_context(|| format!("cannot examine {}", from.display()))?;
+    if !metadata.is_dir() && to.symlink_metadata().is_ok() {
+        return Ok(());
+    }
     if metadata.is_symlink() {
         std::os::unix::fs::symlink(fs::read_link(from)?, to)?;
     } else if metadata.is_dir() {
@@ -189,4 +200,27 @@ fn output(command: &mut Command) -> Result<String> {
         bail!("{program} failed: {}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_later_is_shared_too_and_nothing_half_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::create_dir_all(from.join("entry")).unwrap();
+        fs::write(from.join("entry/file"), "first").unwrap();
+        share(&from, &to, None).unwrap();
+        fs::create_dir_all(from.join("later")).unwrap();
+        fs::create_dir_all(from.join(".later.half-x")).unwrap();
+        for file in ["later/file", ".later.half-x/file", ".later.lock"] {
+            fs::write(from.join(file), "second").unwrap();
+        }
+        share(&from, &to, None).unwrap();
+        assert_eq!(fs::read_to_string(to.join("entry/file")).unwrap(), "first");
+        assert_eq!(fs::read_to_string(to.join("later/file")).unwrap(), "second");
+        assert!(![".later.half-x", ".later.lock"].iter().any(|name| to.join(name).exists()));
+    }
 }
