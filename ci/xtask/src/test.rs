@@ -57,6 +57,9 @@ const USUAL: [Arch; 2] = [Arch::X86_64, Arch::Aarch64];
 /// The end-to-end tests that every architecture has to pass.
 const SUBSET: &str = "arches::";
 
+/// Those of the kernels' other variants, which an architecture that was asked for has to pass too.
+const VARIANTS: &str = "variants::";
+
 /// Artefacts that some end-to-end tests boot beside the default ones.
 struct Besides {
     /// How the names of those tests begin.
@@ -71,10 +74,10 @@ struct Besides {
 
 const BESIDES: [Besides; 5] = [
     Besides::new(&["systemd_cgroup::"], "HUSK_SYSTEMD_ARTEFACTS", "ci/e2e/systemd.toml"),
-    Besides::new(&["variants::"], "HUSK_DEBUG_ARTEFACTS", "debug"),
-    Besides::new(&["variants::"], "HUSK_CONFIDENTIAL_ARTEFACTS", "ci/e2e/confidential.toml"),
+    Besides::new(&[VARIANTS], "HUSK_DEBUG_ARTEFACTS", "debug"),
+    Besides::new(&[VARIANTS], "HUSK_CONFIDENTIAL_ARTEFACTS", "ci/e2e/confidential.toml"),
     Besides { all_formats: true, ..Besides::new(&["roots::"], "HUSK_FORMATS_ARTEFACTS", "minimal") },
-    Besides::new(&["arches::", "extensions::"], "HUSK_EXTENSION_ARTEFACTS", "ci/e2e/extension.toml"),
+    Besides::new(&[SUBSET, "extensions::"], "HUSK_EXTENSION_ARTEFACTS", "ci/e2e/extension.toml"),
 ];
 
 /// What a part of the tests had to say.
@@ -87,6 +90,7 @@ struct Count {
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let among = |part| options.only.is_none_or(|only| only == part);
     let wanted = |part| options.arch.is_empty() && among(part);
+    let filter = options.filter.as_slice();
     let apart = apart(options)?;
     let mut stages = Stages::default();
     let mut all = Count::default();
@@ -121,14 +125,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         stages.run("clippy", || succeed(&mut clippy))?;
     }
     if wanted(Part::Unit) {
-        stages.run("unit", || {
-            count(cargo_test(&["--workspace", "--exclude", "e2e"], options.filter.as_deref(), &[]), &mut all)
-        })?;
+        stages
+            .run("unit", || count(cargo_test(&["--workspace", "--exclude", "e2e"], filter, &[]), &mut all))?;
         // Off by default, so that the tests above do without it.
         stages.run("unit, policy", || {
             let mut arguments = vec!["--package", "husk-agent", "--lib", "--features", "policy"];
             arguments.extend(options.filter.is_none().then_some("policy"));
-            count(cargo_test(&arguments, options.filter.as_deref(), &[]), &mut all)
+            count(cargo_test(&arguments, filter, &[]), &mut all)
         })?;
     }
     let whole = options.filter.is_none() && !options.quick;
@@ -136,7 +139,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         stages.run("kernel-config", kernel_config::check_all)?;
     }
     if wanted(Part::E2e) {
-        end_to_end(Arch::host(), options.filter.as_deref(), options, &mut stages, &mut all)?;
+        end_to_end(Arch::host(), filter, options, &mut stages, &mut all)?;
     }
     if wanted(Part::Reproducible) && whole {
         stages.run("reproducible", || reproducible(Arch::host(), &mut all))?;
@@ -145,9 +148,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     for arch in apart {
         let mut stages = Stages::default();
         if among(Part::E2e) {
-            let filter = options.filter.as_deref().unwrap_or(SUBSET);
-            end_to_end(arch, Some(filter), options, &mut stages, &mut all)
-                .with_context(|| arch.to_string())?;
+            let filter = filters(options);
+            end_to_end(arch, &filter, options, &mut stages, &mut all).with_context(|| arch.to_string())?;
         }
         if is_asked_for(options) && among(Part::Reproducible) && whole {
             stages.run("reproducible", || reproducible(arch, &mut all))?;
@@ -174,6 +176,15 @@ fn apart(options: &Options) -> Result<Vec<Arch>> {
     Ok(arches.iter().copied().filter(|arch| *arch != Arch::host()).collect())
 }
 
+/// What the end-to-end tests on such an architecture have in their names.
+fn filters(options: &Options) -> Vec<String> {
+    match &options.filter {
+        Some(filter) => vec![filter.clone()],
+        None if is_asked_for(options) => vec![SUBSET.into(), VARIANTS.into()],
+        None => vec![SUBSET.into()],
+    }
+}
+
 /// Whether somebody asked for other architectures, which get all that they have to pass then, and not the usual half.
 fn is_asked_for(options: &Options) -> bool {
     options.all_arches || !options.arch.is_empty()
@@ -182,7 +193,7 @@ fn is_asked_for(options: &Options) -> bool {
 /// The tests that need the artefacts: they get them by environment variables.
 fn end_to_end(
     arch: Arch,
-    filter: Option<&str>,
+    filter: &[String],
     options: &Options,
     stages: &mut Stages,
     all: &mut Count,
@@ -209,7 +220,7 @@ fn end_to_end(
     }
     stages.run("artefacts", || {
         let arguments = ["--package", "rootfs-builder", "--test", "artefacts"];
-        let mut cargo = cargo_test(&arguments, options.filter.as_deref(), &env);
+        let mut cargo = cargo_test(&arguments, options.filter.as_slice(), &env);
         cargo.arg("--ignored");
         count(cargo, all)
     })?;
@@ -217,7 +228,7 @@ fn end_to_end(
     if !options.quick && arch == Arch::host() {
         stages.run("build-image", || {
             let arguments = ["--package", "xtask", "--test", "build_image"];
-            let mut cargo = cargo_test(&arguments, options.filter.as_deref(), &env);
+            let mut cargo = cargo_test(&arguments, options.filter.as_slice(), &env);
             cargo.arg("--ignored");
             count(cargo, all)
         })?;
@@ -234,7 +245,8 @@ fn end_to_end(
             ("HUSK_TEST_BOOT", Format::Erofs.name().into()),
             ("HUSK_TEST_MEMORY", "1024".into()),
         ]);
-        stages.run("e2e, debian", || count(cargo_test(&["--package", "e2e"], Some(SUBSET), &env), all))?;
+        stages
+            .run("e2e, debian", || count(cargo_test(&["--package", "e2e"], &[SUBSET.into()], &env), all))?;
     }
     Ok(())
 }
@@ -273,7 +285,7 @@ impl Besides {
 
 /// `cargo test`, ready for arguments of the test programs. Whom a shell starts in the background ignores SIGINT and
 /// SIGQUIT, as would all that the tests start and mean to interrupt: both do again what they do by default.
-fn cargo_test(arguments: &[&str], filter: Option<&str>, env: &[(&str, PathBuf)]) -> Command {
+fn cargo_test(arguments: &[&str], filter: &[String], env: &[(&str, PathBuf)]) -> Command {
     let plain = workspace::cargo();
     let mut cargo = Command::new("env");
     cargo.arg("--default-signal=INT,QUIT").arg(plain.get_program()).current_dir(workspace::root());
@@ -282,8 +294,8 @@ fn cargo_test(arguments: &[&str], filter: Option<&str>, env: &[(&str, PathBuf)])
     cargo
 }
 
-/// The end-to-end tests whose names have `filter` in them, one per line.
-fn listed(filter: Option<&str>) -> Result<String> {
+/// The end-to-end tests whose names have one of `filter` in them, one per line.
+fn listed(filter: &[String]) -> Result<String> {
     let mut cargo = cargo_test(&["--package", "e2e"], filter, &[]);
     let output = cargo.arg("--list").stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     if !output.status.success() {
@@ -372,6 +384,10 @@ mod tests {
         let foreign = |arches: &[Arch]| -> Vec<Arch> {
             arches.iter().copied().filter(|arch| *arch != Arch::host()).collect()
         };
+        assert_eq!(filters(&plain()), [SUBSET]);
+        assert_eq!(filters(&Options { all_arches: true, ..plain() }), [SUBSET, VARIANTS]);
+        let named = Options { arch: vec![Arch::S390x], filter: Some("exec::".into()), ..plain() };
+        assert_eq!(filters(&named), ["exec::"]);
         let lints = Options { only: Some(Part::Clippy), arch: vec![Arch::S390x], ..plain() };
         assert!(apart(&lints).is_err());
         let apart = |options: Options| apart(&options).unwrap();
